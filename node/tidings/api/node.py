@@ -1,0 +1,265 @@
+"""The node as a protocol sees it: its only door to time, randomness, computing and the network.
+
+Everything a protocol does to the world goes through a :class:`Node`, which is why the same code
+runs over every transport and in virtual time.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Literal, TypeVar
+from typing import Protocol as Interface
+
+import numpy as np
+import torch
+
+from tidings.api.message import Delivery, Inbox, Message
+from tidings.api.plugins import LocalProblem
+
+M = TypeVar("M", bound=Message)
+R = TypeVar("R")
+
+#: what to send to whom
+Outgoing = Mapping[int, Message]
+#: whom a gather waits for: all it expects, those not suspected dead, or any that many
+WaitFor = Literal["all", "live"] | int
+
+
+class Outcome(Enum):
+    """What is known of a send or an exchange when it returns."""
+
+    #: it took effect at the other end
+    DELIVERED = "delivered"
+    #: definite: it did not and will not take effect
+    REFUSED = "refused"
+    #: indefinite: accepted by the link; it may or may not arrive
+    UNKNOWN = "unknown"
+
+
+class Clock(Interface):
+    """A node's clock: emulated time since the start of the run."""
+
+    @property
+    def now_ns(self) -> int:
+        """Nanoseconds since the start."""
+        ...
+
+    @property
+    def now_s(self) -> float:
+        """Seconds since the start."""
+        ...
+
+
+@dataclass(frozen=True)
+class GraphFacts:
+    """What a node may know of the whole graph: constants of the theory, no one else's plan."""
+
+    nodes: int
+    #: undirected edges (or directed arcs, where the graph is directed)
+    edges: int
+    directed: bool
+    #: 1 - |lambda_2| of the mixing matrix (the smallest over a time-varying graph)
+    spectral_gap: float
+    #: 1 / smallest non-zero eigenvalue of the Laplacian divided by the number of edges
+    chi_1: float
+    #: half the largest effective resistance over edges, same normalisation
+    chi_2: float
+
+
+class Tasks(Interface):
+    """A group of tasks that lives no longer than the block that made it."""
+
+    def start(self, task: Coroutine[Any, Any, R]) -> Awaitable[R]:
+        """Run ``task`` beside the block; it is cancelled when the block ends."""
+        ...
+
+
+#: ``offer(peer, seen) -> value`` and ``commit(peer, mine, theirs)``, see Node.on_exchange
+Offer = Callable[[int, Message | None], Message]
+Commit = Callable[[int, Message, Message], None]
+
+
+class Node(ABC):
+    """One participant of a run.
+
+    Awaitable methods wait on emulated time. After a crash every method raises NodeCrashed.
+    """
+
+    #: 0 .. n-1; also the order in which inboxes iterate
+    id: int
+    #: number of nodes in the run
+    n: int
+    #: "peer", or on a star "server" (node 0) and "client"
+    role: str
+    #: the round (synchronous) or local step (asynchronous) that :meth:`rounds` is in
+    round: int
+    clock: Clock
+    graph: GraphFacts
+    problem: LocalProblem
+    #: The current model, (d,) float32: what is evaluated and what the run ends with. Protocols set
+    #: it, or set it once and change it in place.
+    model: torch.Tensor
+
+    # -- the graph ---------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def out_neighbors(self) -> tuple[int, ...]:
+        """Whom this node sends to in this round, in node order."""
+
+    @property
+    @abstractmethod
+    def in_neighbors(self) -> tuple[int, ...]:
+        """Whom this node hears in this round, in node order."""
+
+    @property
+    @abstractmethod
+    def live_neighbors(self) -> tuple[int, ...]:
+        """The out-neighbours that are not suspected dead."""
+
+    @property
+    def neighbors(self) -> tuple[int, ...]:
+        """The neighbours on an undirected graph (out-neighbours on a directed one)."""
+        return self.out_neighbors
+
+    @abstractmethod
+    def weight(self, source: int) -> float:
+        """Mixing weight W[self, source] of this round; ``weight(self.id)`` is the own share."""
+
+    def mix(self, x: torch.Tensor, inbox: Inbox[Any], field: str = "x") -> torch.Tensor:
+        """``sum_j W_ij x_j`` over self and the inbox, as a new tensor ((d,) float32).
+
+        Written as x + sum_j W_ij (x_j - x), so the weight of a missing neighbour goes to self and
+        row sums stay 1. Terms are added in node order: the result is the same on every transport.
+        """
+        mixed = x.clone()
+        for source, message in inbox.items():
+            mixed.add_(getattr(message, field) - x, alpha=self.weight(source))
+        return mixed
+
+    def to_neighbors(self, message: Message) -> Outgoing:
+        """The same message for every out-neighbour of this round."""
+        return dict.fromkeys(self.out_neighbors, message)
+
+    # -- learning ----------------------------------------------------------------------------
+
+    @abstractmethod
+    def initial(self) -> torch.Tensor:
+        """The starting point, the same on every node: a new (d,) float32 tensor."""
+
+    @abstractmethod
+    async def gradient(self, x: torch.Tensor) -> torch.Tensor:
+        """A stochastic gradient of the local objective at ``x`` on the next batch, (d,) float32.
+
+        ``x`` is copied first, so it may be changed in place meanwhile.
+        """
+
+    @abstractmethod
+    async def compute(self, work: Callable[[], R], gradients: float = 1.0) -> R:
+        """Run ``work`` off the loop; in virtual time it costs what ``gradients`` gradients cost."""
+
+    @abstractmethod
+    def rng(self, purpose: str) -> np.random.Generator:
+        """The random stream for one purpose, derived from (run seed, node, purpose)."""
+
+    @abstractmethod
+    def shared_rng(self, purpose: str) -> np.random.Generator:
+        """As :meth:`rng`, but the same stream on every node, derived from (run seed, purpose)."""
+
+    @abstractmethod
+    def rounds(self) -> Iterator[int]:
+        """0, 1, ... until the run's stop condition; sets :attr:`round`."""
+
+    @abstractmethod
+    async def report(self, **metrics: float) -> None:
+        """Say that a round or step is finished. Evaluates :attr:`model` where that is due.
+
+        ``metrics`` are further numbers for the series, for example a staleness.
+        """
+
+    # -- messages ----------------------------------------------------------------------------
+
+    @abstractmethod
+    async def send(self, target: int, message: Message) -> Outcome:
+        """Hand ``message`` to the link to ``target``: at most once, FIFO per directed link.
+
+        Waits while the link's queue is full. REFUSED for a node that is not an out-neighbour,
+        else UNKNOWN: accepted is not delivered.
+        """
+
+    async def send_all(self, outgoing: Outgoing) -> None:
+        """Send each message to its target, in node order."""
+        for target in sorted(outgoing):
+            await self.send(target, outgoing[target])
+
+    @abstractmethod
+    async def gather(
+        self,
+        kind: type[M],
+        *,
+        of: tuple[int, ...] | None = None,
+        wait_for: WaitFor | None = None,
+        within_s: float | None = None,
+    ) -> Inbox[M]:
+        """The messages of this round from ``of`` (default: this round's in-neighbours).
+
+        Returns when all of them (``"all"``), all live ones (``"live"``) or that many (a number)
+        have come, or at the deadline; what did not come is in ``Inbox.missing``. Defaults are the
+        experiment's ``wait``. A message for a round that was gathered already is late: counted
+        and dropped.
+        """
+
+    @abstractmethod
+    async def recv(self, kind: type[M], within_s: float | None = None) -> Delivery[M] | None:
+        """The next message of a kind from anyone, in order of arrival; None at the deadline."""
+
+    @abstractmethod
+    def messages(self, kind: type[M]) -> AsyncIterator[Delivery[M]]:
+        """All messages of a kind in order of arrival, until the run ends."""
+
+    # -- atomic pairwise exchange ------------------------------------------------------------
+
+    @abstractmethod
+    def on_exchange(self, offer: Offer, commit: Commit) -> None:
+        """How this node takes part in exchanges, both those it starts and those it is asked for.
+
+        ``offer(peer, seen)`` returns the value to give away; ``seen`` is what the peer has shown so
+        far (its ``ask`` on the answering side, its offer on the starting side).
+        ``commit(peer, mine, theirs)`` applies the exchange. It is called once on both sides or on
+        neither, without awaiting in between; offers and commits must not send.
+        """
+
+    @abstractmethod
+    async def exchange(
+        self, peer: int, ask: Message | None = None, within_s: float | None = None
+    ) -> Outcome:
+        """Swap values with ``peer`` atomically: DELIVERED (both committed) or REFUSED (neither).
+
+        A node is in one exchange at a time; a peer that is engaged refuses at once.
+        """
+
+    @abstractmethod
+    def exclusive(self) -> AbstractAsyncContextManager[None]:
+        """A block during which no exchange is open: for changes that must not fall inside one."""
+
+    # -- time and tasks ----------------------------------------------------------------------
+
+    @abstractmethod
+    async def sleep(self, duration_s: float) -> None:
+        """Wait for that much emulated time."""
+
+    @abstractmethod
+    async def ended(self) -> None:
+        """Wait until the run is ended from outside."""
+
+    @abstractmethod
+    def tasks(self) -> AbstractAsyncContextManager[Tasks]:
+        """A block that owns tasks: they die with the block, and the block with the node."""
+
+    @abstractmethod
+    def log(self, event: str, **fields: object) -> None:
+        """Write an event into the run's event log."""

@@ -1,0 +1,258 @@
+"""The families of parts that protocols are built from, each with its registry and its contract."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+
+from tidings.api.message import Compressed, Packed
+from tidings.registry import Plugin, Registry
+
+# -- compressors -------------------------------------------------------------------------------
+
+
+class Compressor(Plugin):
+    """Turns a vector into few bytes and back. Pure: randomness comes from the generator given.
+
+    Exactly one of :meth:`delta` (contractive: E|C(v)-v|^2 <= (1-delta)|v|^2) and :meth:`omega`
+    (unbiased: E C(v) = v, E|C(v)-v|^2 <= omega |v|^2) must be given; both where both hold.
+    """
+
+    registry: ClassVar[Registry[Compressor]]
+
+    @abstractmethod
+    def pack(self, vector: torch.Tensor, rng: np.random.Generator) -> Packed:
+        """The bytes that stand for ``vector`` ((d,) float32); never changes it."""
+
+    @abstractmethod
+    def unpack(self, packed: Packed, dim: int) -> torch.Tensor:
+        """The (d,) float32 vector that ``packed`` stands for, as a new tensor.
+
+        ``packed`` may come from anyone: MalformedFrame or one of its siblings for bytes that
+        :meth:`pack` cannot have made, and no allocation beyond O(dim).
+        """
+
+    @abstractmethod
+    def max_bytes(self, dim: int) -> int:
+        """An upper bound of the bytes (values and metadata) for a vector of ``dim``."""
+
+    @abstractmethod
+    def expected_bits(self, dim: int) -> float:
+        """The bits that are usual for a vector of ``dim``, metadata included; for planning."""
+
+    def delta(self, dim: int) -> float | None:
+        """Contraction constant in (0, 1], or None where it is not contractive."""
+        return None
+
+    def omega(self, dim: int) -> float | None:
+        """Variance constant of an unbiased compressor, or None where it is biased."""
+        return None
+
+    def __call__(self, vector: torch.Tensor, rng: np.random.Generator) -> Compressed:
+        """Compress: the bytes, and the vector that both ends will see."""
+        packed = self.pack(vector, rng)
+        return Compressed(packed, self.unpack(packed, vector.numel()))
+
+
+compressors: Registry[Compressor] = Registry("compressors", "tidings.compressors")
+Compressor.registry = compressors
+
+# -- aggregators -------------------------------------------------------------------------------
+
+
+class Aggregator(Plugin):
+    """Combines the rows of a matrix into one vector, some of the rows being lies.
+
+    Robust rules have a field ``f``, the number of bad rows that they are built to withstand; it is
+    independent of how many attackers the experiment really has.
+    """
+
+    registry: ClassVar[Registry[Aggregator]]
+    #: whether rows with NaN or infinity are taken out first (each counts as one of the f)
+    robust: ClassVar[bool] = True
+
+    @abstractmethod
+    def combine(self, rows: torch.Tensor, own: int, f: int) -> torch.Tensor:
+        """The rule itself on finite rows ((m, d) float32) with at most ``f`` bad ones.
+
+        ``own`` is the index of the caller's own row, for rules that trust it. Returns a new (d,)
+        tensor; never changes or aliases ``rows``.
+        """
+
+    def min_rows(self, f: int) -> int:
+        """The fewest rows on which the rule makes sense against ``f`` bad ones."""
+        return 2 * f + 1
+
+    @property
+    def bad_rows(self) -> int:
+        """The declared ``f``; 0 for rules without one."""
+        return int(getattr(self, "f", 0))
+
+    def check(self, rows: int) -> None:
+        """ValueError where ``rows`` rows are too few for the declared f."""
+        need = self.min_rows(self.bad_rows)
+        if rows < need:
+            raise ValueError(
+                f"{self.kind} with f={self.bad_rows} needs at least {need} rows, there are {rows}"
+            )
+
+    def __call__(self, rows: torch.Tensor, own: int = 0) -> torch.Tensor:
+        """Combine rows ((m, d) float32); the own row must be finite.
+
+        A row that is not finite is surely bad: a robust rule drops it and expects one bad row
+        fewer among the rest. Where messages are missing and the rest are too few for f, f is
+        lowered to what they allow, for a rule must still answer.
+        """
+        if not self.robust:
+            return self.combine(rows, own, 0)
+        finite = torch.isfinite(rows).all(dim=1)
+        f = max(0, self.bad_rows - int((~finite).sum()))
+        kept = rows[finite]
+        if kept.shape[0] == 0:
+            raise ValueError(f"{self.kind}: no finite row to combine")
+        while f > 0 and kept.shape[0] < self.min_rows(f):
+            f -= 1
+        own_kept = int(finite[:own].sum()) if bool(finite[own]) else 0
+        return self.combine(kept, own_kept, f)
+
+
+aggregators: Registry[Aggregator] = Registry("aggregators", "tidings.aggregators")
+Aggregator.registry = aggregators
+
+# -- attacks -----------------------------------------------------------------------------------
+
+Knowledge = Literal["own", "neighbors"]
+
+
+@dataclass(frozen=True)
+class View:
+    """What an attacker knows when it writes a message."""
+
+    #: the vectors of this round that it knows to be honest, own honest computation first: (m, d)
+    honest: torch.Tensor
+    #: nodes in the receiver's view of the world: the attacker's neighbourhood, itself included
+    nodes: int
+    #: how many of those are attackers
+    attackers: int
+    #: who will get the message; an attacker may tell each receiver something else
+    receiver: int
+
+
+class Attack(Plugin):
+    """What a Byzantine node sends instead of the honest message. Wraps its outgoing messages."""
+
+    registry: ClassVar[Registry[Attack]]
+    #: "own": its own honest computation only; "neighbors": a rushing adversary that first waits for
+    #: what its honest neighbours send in the same round
+    knowledge: ClassVar[Knowledge] = "own"
+
+    @abstractmethod
+    def corrupt(self, honest: torch.Tensor, view: View, rng: np.random.Generator) -> torch.Tensor:
+        """The vector to send in place of ``honest`` ((d,) float32), as a new tensor."""
+
+
+attacks: Registry[Attack] = Registry("attacks", "tidings.attacks")
+Attack.registry = attacks
+
+# -- problems ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Constants of a smooth, strongly convex problem."""
+
+    #: strong convexity of every local objective
+    mu: float
+    #: smoothness: the largest over the local objectives
+    smoothness: float
+    #: the minimiser of the average objective, (d,) float32, and its value
+    optimum: torch.Tensor
+    optimum_value: float
+
+
+class LocalProblem:
+    """One node's share of a problem."""
+
+    #: number of parameters
+    dim: int
+    #: local training samples
+    samples: int
+    #: known where the problem is strongly convex
+    constants: Constants | None = None
+
+    @abstractmethod
+    def initial(self) -> torch.Tensor:
+        """The starting point, the same on every node: a new (d,) float32 tensor."""
+
+    @abstractmethod
+    def gradient(self, x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        """A stochastic gradient at ``x`` on a batch drawn by ``rng``: a new (d,) float32 tensor."""
+
+    @abstractmethod
+    def evaluate(self, x: torch.Tensor) -> Mapping[str, float]:
+        """``loss`` of the whole problem at ``x``, ``accuracy`` in [0, 1] where there is one.
+
+        Called from another thread than :meth:`gradient`: the two share no mutable state.
+        """
+
+
+class Problem(Plugin):
+    """What is learned: a model, data, and how the data is split over the nodes."""
+
+    registry: ClassVar[Registry[Problem]]
+
+    @abstractmethod
+    def local(self, node: int, nodes: int, seed: int) -> LocalProblem:
+        """Node ``node``'s share. Depends on nothing but its arguments, so all nodes agree."""
+
+    def preload(self) -> None:
+        """Load what all nodes share, once, before the node processes are forked."""
+
+
+problems: Registry[Problem] = Registry("problems", "tidings.problems")
+Problem.registry = problems
+
+# -- partitions --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A supervised data set in memory."""
+
+    #: (N, ...) float32 features, or (N, length) int64 tokens
+    features: np.ndarray
+    #: (N,) int64 classes, (N,) float32 targets, or (N, length) int64 next tokens
+    targets: np.ndarray
+    #: (N,) int64 natural group of each sample (writer, book, topic), where there is one
+    groups: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def take(self, indices: np.ndarray) -> Dataset:
+        """The samples at ``indices``."""
+        groups = None if self.groups is None else self.groups[indices]
+        return Dataset(self.features[indices], self.targets[indices], groups)
+
+
+class Partition(Plugin):
+    """How the training samples are dealt out to the nodes: every sample to exactly one."""
+
+    registry: ClassVar[Registry[Partition]]
+
+    @abstractmethod
+    def split(self, data: Dataset, nodes: int, rng: np.random.Generator) -> Sequence[np.ndarray]:
+        """``nodes`` arrays of sample indices; together they hold each index exactly once."""
+
+    def transform(self, data: Dataset, node: int, nodes: int) -> Dataset:
+        """What node ``node`` sees of its samples (feature shift); the identity by default."""
+        return data
+
+
+partitions: Registry[Partition] = Registry("partitions", "tidings.partitions")
+Partition.registry = partitions

@@ -1,0 +1,127 @@
+"""What a protocol author writes: one coroutine per node, or a thin base class over it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from tidings.api.message import Inbox, Message, Weights
+from tidings.api.node import Node, Outgoing
+from tidings.registry import Plugin, Registry
+
+
+class Protocol(Plugin):
+    """A distributed algorithm: what each node does, from start to end.
+
+    A subclass is a frozen dataclass of hyper-parameters. It keeps no state of its own: one instance
+    may serve many nodes in the simulator, so state lives in :meth:`run`.
+    """
+
+    registry: ClassVar[Registry[Protocol]]
+    #: the message types that it sends, in a fixed order: their positions are their ids on the wire
+    messages: ClassVar[tuple[type[Message], ...]] = (Weights,)
+    #: who must have finished for the run to be over; the others are then given the wait time-out
+    ends_with: ClassVar[Literal["all", "server"]] = "all"
+    #: whether all nodes go through the same rounds together, so that a run is reproducible bit for
+    #: bit over real networks too
+    synchronous: ClassVar[bool] = False
+
+    @abstractmethod
+    async def run(self, node: Node) -> None:
+        """Take part in the run as ``node``."""
+
+    def check(self, in_degrees: tuple[int, ...], directed: bool) -> None:
+        """ValueError where the protocol cannot run on a graph with these in-degrees."""
+
+
+protocols: Registry[Protocol] = Registry("protocols", "tidings.protocols")
+Protocol.registry = protocols
+
+
+class Rounds(Protocol):
+    """A synchronous protocol as two pure functions: what is sent, and what is done with the inbox.
+
+    Every round: gradient at the model, ``send``, gather one message of every in-neighbour,
+    ``receive``. The state is whatever ``start`` returns: a vector, or anything of which ``model``
+    gives the vector.
+    """
+
+    synchronous: ClassVar[bool] = True
+
+    def start(self, x: torch.Tensor, node: Node) -> Any:
+        """The state before round 0; ``x`` is the common starting point."""
+        return x
+
+    @abstractmethod
+    def send(self, state: Any, gradient: torch.Tensor, node: Node) -> tuple[Any, Outgoing]:
+        """The new state, and the message for each neighbour."""
+
+    @abstractmethod
+    def receive(self, state: Any, inbox: Inbox[Any], node: Node) -> Any:
+        """The state after the neighbours' messages of this round."""
+
+    def model(self, state: Any) -> torch.Tensor:
+        """The model in the state: the state itself, or its ``x``."""
+        return state if isinstance(state, torch.Tensor) else state.x
+
+    async def run(self, node: Node) -> None:
+        """The round loop."""
+        state = self.start(node.initial(), node)
+        for _ in node.rounds():
+            gradient = await node.gradient(self.model(state))
+            state, outgoing = self.send(state, gradient, node)
+            await node.send_all(outgoing)
+            state = self.receive(state, await node.gather(self.messages[0]), node)
+            node.model = self.model(state)
+            await node.report()
+
+
+Handler = Callable[[Any, Node, Any, int, Any], Awaitable[None]]
+
+
+def on(message: type[Message]) -> Callable[[Handler], Handler]:
+    """Marks a method ``async def f(self, node, state, source, message)`` as a message's handler."""
+
+    def mark(handler: Handler) -> Handler:
+        handler.handles = message  # type: ignore[attr-defined]
+        return handler
+
+    return mark
+
+
+class Reactive(Protocol):
+    """A protocol of typed handlers beside one active part.
+
+    ``start`` makes the node's state, methods marked ``@on(SomeMessage)`` answer arrivals one after
+    the other, ``drive`` is what the node does of its own accord; the node is finished when
+    ``drive`` returns (by default: when the run is ended).
+    """
+
+    handlers: ClassVar[dict[type[Message], Handler]] = {}
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        own = {m.handles: m for m in vars(cls).values() if hasattr(m, "handles")}
+        cls.handlers = {**cls.handlers, **own}
+
+    async def start(self, node: Node) -> Any:
+        """The node's state, made before any message is handled."""
+
+    async def drive(self, node: Node, state: Any) -> None:
+        """The node's own activity."""
+        await node.ended()
+
+    async def run(self, node: Node) -> None:
+        """Start, then drive while arrivals are handed to their handlers."""
+        state = await self.start(node)
+        async with node.tasks() as tasks:
+            tasks.start(self._serve(node, state))
+            await self.drive(node, state)
+
+    async def _serve(self, node: Node, state: Any) -> None:
+        async for arrival in node.messages(Message):
+            handle = self.handlers[type(arrival.message)]
+            await handle(self, node, state, arrival.source, arrival.message)

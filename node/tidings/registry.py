@@ -1,0 +1,292 @@
+"""Names for everything that an experiment file can choose: ``{kind: NAME, ...parameters}``.
+
+A *plugin family* (protocols, compressors, ...) is a base class with a :class:`Registry`. A member
+is a frozen dataclass of its parameters, registered by name::
+
+    @compressors.register("top_k")
+    @dataclass(frozen=True)
+    class TopK(Compressor):
+        ratio: Ratio = Ratio(0.05)
+
+Besides its own members a registry finds those of installed packages (entry-point group
+``tidings.<family>``) and a researcher's own ``path/to/file.py:Class``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import pkgutil
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+from pydantic import GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from tidings.errors import ConfigError, UnknownKind, nearest
+
+T = TypeVar("T", bound="Plugin")
+
+
+class Registry(Generic[T]):
+    """The members of one plugin family by name.
+
+    ``modules`` are packages whose modules register members when imported; they are imported at the
+    first look-up, so that a node which needs one compressor does not pay for every protocol.
+    """
+
+    def __init__(self, family: str, *modules: str) -> None:
+        self.family = family
+        self._modules = modules
+        self._members: dict[str, type[T]] = {}
+        self._complete = False
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Class decorator that enters a member under ``name``."""
+
+        def enter(member: type[T]) -> type[T]:
+            known = self._members.get(name)
+            if known is not None and known.__qualname__ != member.__qualname__:
+                raise ValueError(f"two {self.family} are called '{name}': {known} and {member}")
+            member.kind = name
+            self._members[name] = member
+            return member
+
+        return enter
+
+    def get(self, name: str) -> type[T]:
+        """The member called ``name``, or the class of ``file.py:Class``; UnknownKind otherwise."""
+        if re.search(r"\.py:\w+$", name):
+            return self._from_file(name)
+        self._load()
+        if name not in self._members:
+            raise UnknownKind(f"unknown {self.singular} '{name}'; {nearest(name, self._members)}")
+        return self._members[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._load()
+        return iter(sorted(self._members))
+
+    @property
+    def singular(self) -> str:
+        """'protocol' for 'protocols', 'topology' for 'topologies'."""
+        if self.family.endswith("ies"):
+            return self.family[:-3] + "y"
+        return self.family.removesuffix("s")
+
+    def _load(self) -> None:
+        if self._complete:
+            return
+        self._complete = True
+        for package_name in self._modules:
+            package = importlib.import_module(package_name)
+            for module in pkgutil.walk_packages(package.__path__, package_name + "."):
+                importlib.import_module(module.name)
+        for entry in importlib.metadata.entry_points(group=f"tidings.{self.family}"):
+            self.register(entry.name)(entry.load())
+
+    def _from_file(self, reference: str) -> type[T]:
+        file, _, class_name = reference.rpartition(":")
+        module = _import_file(Path(file))
+        member = getattr(module, class_name, None)
+        if not inspect.isclass(member):
+            classes = [name for name, value in vars(module).items() if inspect.isclass(value)]
+            raise UnknownKind(f"{file} has no class '{class_name}'; {nearest(class_name, classes)}")
+        found = typing.cast("type[T]", member)
+        found.kind = reference
+        return found
+
+
+def _import_file(path: Path) -> types.ModuleType:
+    path = path.resolve()
+    if not path.is_file():
+        raise UnknownKind(f"there is no file {path}")
+    name = "tidings_user_" + hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UnknownKind(f"{path} cannot be imported as Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UnknownKind(f"{path} cannot be imported: {error}") from error
+    return module
+
+
+class Plugin:
+    """Base of all plugin families. Members are frozen dataclasses whose fields are parameters."""
+
+    registry: ClassVar[Registry[Any]]
+    kind: ClassVar[str] = ""
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Build a member from ``{kind: NAME, ...}`` or, for all-default parameters, from ``NAME``.
+
+        Raises ConfigError with the path of the offending key below ``value``.
+        """
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, str):
+            value = {"kind": value}
+        singular = cls.registry.singular
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"a {singular} is written as {{kind: NAME, ...}}, got {value!r}")
+        parameters = dict(value)
+        kind = parameters.pop("kind", None)
+        if not isinstance(kind, str):
+            raise ConfigError(f"a {singular} needs a kind; {nearest('', cls.registry)}", ())
+        try:
+            member = cls.registry.get(kind)
+        except UnknownKind as error:
+            raise ConfigError(str(error), ("kind",)) from error
+        if not issubclass(member, cls):
+            raise ConfigError(f"'{kind}' is not a {singular}", ("kind",))
+        return member.from_parameters(parameters)
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, object]) -> Self:
+        """Validate ``parameters`` against this member's fields and build it."""
+        fields = {field.name: field for field in _fields(cls)}
+        for key in parameters:
+            if key not in fields:
+                raise ConfigError(f"'{cls.kind}' has no '{key}'; {nearest(key, fields)}", (key,))
+        values = {}
+        for name, field in fields.items():
+            if name in parameters:
+                values[name] = _validate(_annotations(cls)[name], parameters[name], name)
+            elif field.default is dataclasses.MISSING and (
+                field.default_factory is dataclasses.MISSING
+            ):
+                raise ConfigError(f"'{cls.kind}' needs '{name}'", ())
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise ConfigError(f"'{cls.kind}': {error}", ()) from error
+
+    def config(self) -> dict[str, Any]:
+        """The ``{kind: NAME, ...}`` that builds this member again, every default written out."""
+        return {"kind": self.kind} | {
+            field.name: _plain(getattr(self, field.name)) for field in _fields(type(self))
+        }
+
+    @classmethod
+    def schema(cls) -> dict[str, Any]:
+        """JSON Schema of this member's ``{kind: NAME, ...}``, for editors."""
+        properties: dict[str, Any] = {"kind": {"const": cls.kind}}
+        required = ["kind"]
+        for field in _fields(cls):
+            schema = _annotation_schema(_annotations(cls)[field.name])
+            if field.default is not dataclasses.MISSING:
+                schema["default"] = _plain(field.default)
+            elif field.default_factory is dataclasses.MISSING:
+                required.append(field.name)
+            properties[field.name] = schema
+        return {
+            "type": "object",
+            "description": inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0],
+            "properties": properties,
+            "required": required,
+            "additionalProperties": False,
+        }
+
+    @classmethod
+    def family_schema(cls) -> dict[str, Any]:
+        """JSON Schema of any member of the family, or its bare name."""
+        names = list(cls.registry)
+        members = [cls.registry.get(name).schema() for name in names]
+        own = {"type": "object", "properties": {"kind": {"pattern": r"\.py:\w+$"}}}
+        return {"anyOf": [{"enum": names}, *members, own]}
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: type[Any], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        def build(value: object) -> Plugin:
+            try:
+                return cls.parse(value)
+            except ConfigError as error:
+                raise as_pydantic(error) from error
+
+        return core_schema.no_info_plain_validator_function(
+            build,
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda p: p.config()),
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: Any) -> dict[str, Any]:
+        return cls.family_schema()
+
+
+def as_pydantic(error: ConfigError) -> PydanticCustomError:
+    """Carry a ConfigError, with its path, through pydantic."""
+    return PydanticCustomError("tidings", "{text}", {"text": error.message, "path": error.path})
+
+
+def from_pydantic(error: ValidationError) -> ConfigError:
+    """The first thing that pydantic found wrong, with the path down to the key."""
+    first = error.errors()[0]
+    context = first.get("ctx", {})
+    path = tuple(part for part in first["loc"] if not str(part).startswith("function-"))
+    if first["type"] == "tidings":
+        return ConfigError(context["text"], (*path, *context["path"]))
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] != "value_error":
+        message = f"{message[0].lower()}{message[1:]}, got {first['input']!r}"
+    return ConfigError(message, path)
+
+
+def _fields(member: type) -> tuple[dataclasses.Field[Any], ...]:
+    if not dataclasses.is_dataclass(member):
+        raise UnknownKind(f"{member.__qualname__} must be a @dataclass(frozen=True)")
+    return tuple(field for field in dataclasses.fields(member) if field.init)
+
+
+def _annotations(member: Any) -> dict[str, Any]:
+    return typing.get_type_hints(member, include_extras=True)
+
+
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation)
+
+
+def _validate(annotation: Any, value: object, name: str) -> Any:
+    try:
+        return _adapter(annotation).validate_python(value, strict=_is_plain_scalar(annotation))
+    except ValidationError as error:
+        raise from_pydantic(error).under(name) from error
+
+
+def _is_plain_scalar(annotation: Any) -> bool:
+    """bool, int, float and str are taken as written: no "3" for 3, no true for 1."""
+    return annotation in (bool, int, float, str)
+
+
+def _annotation_schema(annotation: Any) -> dict[str, Any]:
+    return dict(_adapter(annotation).json_schema())
+
+
+def _plain(value: Any) -> Any:
+    """Parameters as YAML-able data; quantities keep their units."""
+    if isinstance(value, Plugin):
+        return value.config()
+    if isinstance(value, float) and type(value) is not float:
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
