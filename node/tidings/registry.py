@@ -26,15 +26,35 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
-from pydantic import GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic import AfterValidator, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from tidings.errors import ConfigError, UnknownKind, nearest
 
 T = TypeVar("T", bound="Plugin")
+
+#: in JSON Schemas, stands for "any member of this family"
+FAMILY_MARK = "x-tidings-family"
+
+
+#: relative paths in an experiment file start at the file
+base_directory: ContextVar[Path] = ContextVar("base_directory", default=Path())
+
+
+def resolve_path(path: str) -> str:
+    """``path`` as an absolute one, seen from the experiment file; ValueError if nothing is there."""
+    absolute = (base_directory.get() / path).expanduser().resolve()
+    if not absolute.exists():
+        raise ValueError(f"there is no file {absolute}")
+    return str(absolute)
+
+
+#: a parameter that names a file; relative to the experiment file, kept as an absolute path
+LocalPath = Annotated[str, AfterValidator(resolve_path)]
 
 
 class Registry(Generic[T]):
@@ -86,30 +106,31 @@ class Registry(Generic[T]):
     def _load(self) -> None:
         if self._complete:
             return
-        self._complete = True
         for package_name in self._modules:
             package = importlib.import_module(package_name)
             for module in pkgutil.walk_packages(package.__path__, package_name + "."):
                 importlib.import_module(module.name)
         for entry in importlib.metadata.entry_points(group=f"tidings.{self.family}"):
             self.register(entry.name)(entry.load())
+        self._complete = True
 
     def _from_file(self, reference: str) -> type[T]:
         file, _, class_name = reference.rpartition(":")
-        module = _import_file(Path(file))
+        try:
+            path = resolve_path(file)
+        except ValueError as error:
+            raise UnknownKind(str(error)) from error
+        module = _import_file(Path(path))
         member = getattr(module, class_name, None)
         if not inspect.isclass(member):
             classes = [name for name, value in vars(module).items() if inspect.isclass(value)]
             raise UnknownKind(f"{file} has no class '{class_name}'; {nearest(class_name, classes)}")
         found = typing.cast("type[T]", member)
-        found.kind = reference
+        found.kind = f"{path}:{class_name}"
         return found
 
 
 def _import_file(path: Path) -> types.ModuleType:
-    path = path.resolve()
-    if not path.is_file():
-        raise UnknownKind(f"there is no file {path}")
     name = "tidings_user_" + hashlib.sha256(str(path).encode()).hexdigest()[:16]
     if name in sys.modules:
         return sys.modules[name]
@@ -228,7 +249,8 @@ class Plugin:
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: Any) -> dict[str, Any]:
-        return cls.family_schema()
+        # a mark, not the schema: families contain each other and themselves
+        return {FAMILY_MARK: cls.registry.family}
 
 
 def as_pydantic(error: ConfigError) -> PydanticCustomError:
@@ -272,7 +294,8 @@ def _validate(annotation: Any, value: object, name: str) -> Any:
 
 def _is_plain_scalar(annotation: Any) -> bool:
     """bool, int, float and str are taken as written: no "3" for 3, no true for 1."""
-    return annotation in (bool, int, float, str)
+    members = typing.get_args(annotation) or (annotation,)
+    return all(member in (bool, int, float, str, type(None)) for member in members)
 
 
 def _annotation_schema(annotation: Any) -> dict[str, Any]:

@@ -62,7 +62,9 @@ class GraphFacts:
     #: undirected edges (or directed arcs, where the graph is directed)
     edges: int
     directed: bool
-    #: 1 - |lambda_2| of the mixing matrix (the smallest over a time-varying graph)
+    #: what the mixing matrices guarantee: rows sum to 1, columns do, or both
+    stochastic: Literal["row", "column", "doubly"]
+    #: 1 - |lambda_2| of the mixing matrix (per round over one period of a time-varying graph)
     spectral_gap: float
     #: 1 / smallest non-zero eigenvalue of the Laplacian divided by the number of edges
     chi_1: float
@@ -79,8 +81,9 @@ class Tasks(Interface):
 
 
 #: ``offer(peer, seen) -> value`` and ``commit(peer, mine, theirs)``, see Node.on_exchange
-Offer = Callable[[int, Message | None], Message]
-Commit = Callable[[int, Message, Message], None]
+Offer = Callable[[int, Any], Message]
+Ask = Callable[[], Message]
+Commit = Callable[[int, Any, Any], None]
 
 
 class Node(ABC):
@@ -235,11 +238,13 @@ class Node(ABC):
 
     @abstractmethod
     async def exchange(
-        self, peer: int, ask: Message | None = None, within_s: float | None = None
+        self, peer: int, ask: Ask | None = None, within_s: float | None = None
     ) -> Outcome:
         """Swap values with ``peer`` atomically: DELIVERED (both committed) or REFUSED (neither).
 
-        A node is in one exchange at a time; a peer that is engaged refuses at once.
+        A node is in one exchange at a time: this waits until the own one is free, a peer that is
+        engaged refuses at once. ``ask()``, called when the node is free, makes what the peer is
+        shown before it offers.
         """
 
     @abstractmethod

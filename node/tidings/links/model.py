@@ -1,0 +1,262 @@
+"""A node's links as arithmetic on integer nanoseconds. No clock: time is passed in.
+
+A chunk passes three stages: the sender's network card, the link, the receiver's network card. Each
+is a line of a certain rate that serves one chunk at a time; there is no initial credit. Chunks of
+several links that share a card are served by deficit round robin (Shreedhar & Varghese, SIGCOMM
+1995), so that a long message to one neighbour does not hold up a short one to another.
+
+The simulator and the pacer drive the same objects: ``offer`` when a message is handed over,
+``advance`` to settle everything that has begun by now, ``next_ns`` to know when to come back. All
+times that come out are the model's, however late ``advance`` was called, so lateness in calling
+never accumulates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
+
+from tidings.links.shape import Dice, LinkShape, serialization_ns
+
+T = TypeVar("T")
+
+
+class Served(NamedTuple, Generic[T]):
+    """A chunk that a line has begun to serve."""
+
+    lane: int
+    size_bytes: int
+    item: T
+    end_ns: int
+
+
+@dataclass
+class _Lane(Generic[T]):
+    #: (ready at, size, item)
+    queue: deque[tuple[int, int, T]] = field(default_factory=deque)
+    #: not to be served before this time, because the stage behind is busy
+    hold_ns: int = 0
+    deficit_bytes: int = 0
+
+
+class FairLine(Generic[T]):
+    """A line of a finite rate, shared by lanes in deficit round robin."""
+
+    def __init__(self, rate_bit_per_s: float, quantum_bytes: int) -> None:
+        self.rate_bit_per_s = rate_bit_per_s
+        self._quantum_bytes = quantum_bytes
+        self._lanes: dict[int, _Lane[T]] = {}
+        #: lanes with something queued, in the order of their turns
+        self._turns: deque[int] = deque()
+        self._free_ns = 0
+
+    def push(self, now_ns: int, lane: int, size_bytes: int, item: T) -> None:
+        """Queue a chunk behind the lane's others."""
+        line = self._lanes.setdefault(lane, _Lane())
+        if not line.queue:
+            self._turns.append(lane)
+        line.queue.append((now_ns, size_bytes, item))
+
+    def hold(self, lane: int, until_ns: int) -> None:
+        """Serve nothing more of this lane before ``until_ns``."""
+        self._lanes[lane].hold_ns = until_ns
+
+    def next_ns(self) -> int | None:
+        """When the next chunk can begin; None while nothing is queued."""
+        if not self._turns:
+            return None
+        return max(self._free_ns, min(self._ready_ns(lane) for lane in self._turns))
+
+    def serve(self, now_ns: int) -> Served[T] | None:
+        """Begin the next chunk that the model begins at or before ``now_ns``."""
+        begin_ns = self.next_ns()
+        if begin_ns is None or begin_ns > now_ns:
+            return None
+        lane = self._take_turn(begin_ns)
+        line = self._lanes[lane]
+        _, size_bytes, item = line.queue.popleft()
+        line.deficit_bytes -= size_bytes
+        if not line.queue:
+            line.deficit_bytes = 0
+            self._turns.popleft()
+        self._free_ns = begin_ns + serialization_ns(size_bytes, self.rate_bit_per_s)
+        return Served(lane, size_bytes, item, self._free_ns)
+
+    def _ready_ns(self, lane: int) -> int:
+        line = self._lanes[lane]
+        return max(line.queue[0][0], line.hold_ns)
+
+    def _take_turn(self, begin_ns: int) -> int:
+        """The lane whose deficit pays for its next chunk, moving on from those that must wait."""
+        while True:
+            lane = self._turns[0]
+            line = self._lanes[lane]
+            if self._ready_ns(lane) <= begin_ns:
+                if line.deficit_bytes >= line.queue[0][1]:
+                    return lane
+                line.deficit_bytes += self._quantum_bytes
+                if line.deficit_bytes >= line.queue[0][1]:
+                    return lane
+            self._turns.rotate(-1)
+
+
+class Departure(NamedTuple, Generic[T]):
+    """A chunk whose way over the link is settled."""
+
+    target: int
+    item: T
+    #: position of the chunk in its message
+    number: int
+    #: whether it is the message's last chunk
+    last: bool
+    size_bytes: int
+    #: when it has left the sender's queue
+    end_ns: int
+    #: when it reaches the other end
+    due_ns: int
+    #: the whole message is lost on the way
+    lost: bool
+
+
+@dataclass
+class _Message(Generic[T]):
+    item: T
+    lost: bool
+    jitter_ns: int
+
+
+@dataclass
+class _Link:
+    shape: LinkShape
+    dice: Dice
+    sequence: int = 0
+    busy_ns: int = 0
+    #: FIFO: no chunk arrives before the one ahead of it, whatever the jitter
+    last_due_ns: int = 0
+    #: bytes whose departure time is not known yet
+    waiting_bytes: int = 0
+    #: (leaves at, bytes) of those whose departure is known
+    leaving: deque[tuple[int, int]] = field(default_factory=deque)
+
+
+class Egress(Generic[T]):
+    """One node's outgoing side: its network card and its links."""
+
+    def __init__(
+        self,
+        source: int,
+        seed: int,
+        links: Mapping[int, LinkShape],
+        nic_bit_per_s: float = math.inf,
+        quantum_bytes: int = 1 << 20,
+    ) -> None:
+        self._links = {
+            target: _Link(shape, Dice(seed, source, target)) for target, shape in links.items()
+        }
+        self._nic: FairLine[tuple[_Message[T], int, bool]] | None = None
+        if math.isfinite(nic_bit_per_s):
+            self._nic = FairLine(nic_bit_per_s, quantum_bytes)
+        self._settled: deque[Departure[T]] = deque()
+
+    def shape(self, target: int) -> LinkShape:
+        """The link as it is asked for now."""
+        return self._links[target].shape
+
+    def room_ns(self, now_ns: int, target: int, size_bytes: int) -> int | None:
+        """When a message of that size may be offered: ``now_ns``, later, or None for unknown.
+
+        A message fits if the queue has room for it or is empty.
+        """
+        link = self._links[target]
+        while link.leaving and link.leaving[0][0] <= now_ns:
+            link.leaving.popleft()
+        queued = link.waiting_bytes + sum(size for _, size in link.leaving)
+        if queued == 0 or queued + size_bytes <= link.shape.queue_bytes:
+            return now_ns
+        for end_ns, size in link.leaving:
+            queued -= size
+            if queued == 0 or queued + size_bytes <= link.shape.queue_bytes:
+                return end_ns
+        return None
+
+    def offer(self, now_ns: int, target: int, chunk_sizes: Sequence[int], item: T) -> None:
+        """Queue a message for ``target``."""
+        self._settle(now_ns)
+        link = self._links[target]
+        draw = link.dice.draw(link.shape, link.sequence)
+        link.sequence += 1
+        message = _Message(item, draw.lost, draw.jitter_ns)
+        for index, size in enumerate(chunk_sizes):
+            last = index == len(chunk_sizes) - 1
+            if self._nic is None:
+                self._depart(target, message, index, last, size, now_ns)
+            else:
+                link.waiting_bytes += size
+                self._nic.push(now_ns, target, size, (message, index, last))
+
+    def advance(self, now_ns: int) -> Iterator[Departure[T]]:
+        """Departures that became certain by ``now_ns``, in the order of their settling."""
+        self._settle(now_ns)
+        while self._settled:
+            yield self._settled.popleft()
+
+    def next_ns(self) -> int | None:
+        """When ``advance`` will have something new; None if nothing is queued."""
+        return self._nic.next_ns() if self._nic else None
+
+    def _settle(self, now_ns: int) -> None:
+        if self._nic is None:
+            return
+        while (served := self._nic.serve(now_ns)) is not None:
+            message, index, last = served.item
+            link = self._links[served.lane]
+            link.waiting_bytes -= served.size_bytes
+            self._depart(served.lane, message, index, last, served.size_bytes, served.end_ns)
+            # the card takes up this link's next chunk just in time for the link to be free
+            ahead_ns = serialization_ns(served.size_bytes, self._nic.rate_bit_per_s)
+            self._nic.hold(served.lane, link.busy_ns - ahead_ns)
+
+    def _depart(
+        self, target: int, message: _Message[T], index: int, last: bool, size: int, ready_ns: int
+    ) -> None:
+        """The link's own arithmetic: wait for the line, occupy it, travel."""
+        link = self._links[target]
+        start_ns = max(ready_ns, link.busy_ns)
+        link.busy_ns = end_ns = start_ns + serialization_ns(size, link.shape.rate_bit_per_s)
+        flight_ns = max(0, link.shape.delay_ns + message.jitter_ns)
+        link.last_due_ns = due_ns = max(end_ns + flight_ns, link.last_due_ns)
+        link.leaving.append((end_ns, size))
+        self._settled.append(
+            Departure(target, message.item, index, last, size, end_ns, due_ns, message.lost)
+        )
+
+
+class Ingress(Generic[T]):
+    """One node's incoming side: the network card that all links into it share."""
+
+    def __init__(self, nic_bit_per_s: float = math.inf, quantum_bytes: int = 1 << 20) -> None:
+        self._nic: FairLine[T] | None = None
+        if math.isfinite(nic_bit_per_s):
+            self._nic = FairLine(nic_bit_per_s, quantum_bytes)
+
+    @property
+    def limited(self) -> bool:
+        """Whether the card limits anything; if not, chunks need not pass here at all."""
+        return self._nic is not None
+
+    def arrive(self, now_ns: int, source: int, size_bytes: int, item: T) -> None:
+        """A chunk has come over the link from ``source``."""
+        assert self._nic is not None
+        self._nic.push(now_ns, source, size_bytes, item)
+
+    def advance(self, now_ns: int) -> Iterator[tuple[T, int]]:
+        """(item, time at which it is through) of chunks that began by ``now_ns``."""
+        while self._nic is not None and (served := self._nic.serve(now_ns)) is not None:
+            yield served.item, served.end_ns
+
+    def next_ns(self) -> int | None:
+        """When the next chunk can begin."""
+        return self._nic.next_ns() if self._nic else None

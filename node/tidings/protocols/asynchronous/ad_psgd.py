@@ -1,0 +1,55 @@
+"""Asynchronous decentralized parallel SGD."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tidings.api import Message, Node, Outcome, Protocol, Weights, protocols
+
+
+@protocols.register("ad_psgd")
+@dataclass(frozen=True)
+class ADPSGD(Protocol):
+    """Asynchronous decentralized parallel SGD (Lian et al., ICML 2018, Algorithm 1).
+
+    No node waits for a slower one. Each repeats, at its own pace: take a gradient at a copy of the
+    model and meanwhile average with one random neighbour, atomically, then step::
+
+        g = g_i(xh_i)        beside        x_i, x_j <- (x_i + x_j) / 2
+        x_i <- x_i - lr g
+
+    The average is applied as an equal and opposite change on both sides, so the sum of the models
+    is conserved even where a step falls between the two. A neighbour that is engaged refuses, and
+    another one is tried.
+
+    On the wire: x, once each way per averaging. Cost per local step: two messages of d floats.
+    """
+
+    lr: float
+
+    async def run(self, node: Node) -> None:
+        """Train and average until the given number of local steps is done."""
+        x = node.model
+
+        def offer(peer: int, seen: Message | None) -> Weights:
+            return Weights(x.clone())
+
+        def commit(peer: int, mine: Weights, theirs: Weights) -> None:
+            x.add_(theirs.x - mine.x, alpha=0.5)
+
+        node.on_exchange(offer, commit)
+        for _ in node.rounds():
+            async with node.tasks() as tasks:
+                gradient = tasks.start(node.gradient(x))
+                await self._average(node)
+                x.sub_(await gradient, alpha=self.lr)
+            await node.report()
+
+    async def _average(self, node: Node) -> None:
+        rng = node.rng("peer")
+        while True:
+            peer = int(rng.choice(node.neighbors))
+            if await node.exchange(peer) is Outcome.DELIVERED:
+                return
+            # refused: step back for about as long as the other one is engaged
+            await node.sleep(0.005 * rng.random())

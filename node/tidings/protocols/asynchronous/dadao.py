@@ -1,0 +1,100 @@
+"""DADAO: decoupled accelerated decentralized asynchronous optimization."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+
+from tidings.api import Message, Node, Outcome, Protocol, Vector, protocols
+from tidings.protocols.asynchronous.dadao_state import State
+from tidings.protocols.asynchronous.poisson import PoissonClock
+from tidings.units import Duration
+
+
+class At(Message):
+    """A point in algorithm time."""
+
+    t: float
+
+
+class Dual(Message):
+    """``Y + Z`` of a node, brought to time ``t``."""
+
+    t: float
+    m: Vector
+
+
+@protocols.register("dadao")
+@dataclass(frozen=True)
+class DADAO(Protocol):
+    """DADAO (Nabli & Oyallon, ICML 2023) with the same rate on every edge.
+
+    Gradients (rate 1 per node) and gossips (in all sqrt(2 chi_1 chi_2) over the graph) happen at
+    the points of independent Poisson processes, in a time in which a node takes one gradient per
+    ``unit`` on average. Between events six vectors follow a linear flow, applied just before the
+    next event (constants as in the authors' code, nu = mu / 2). Converges linearly, with exponent
+    of order sqrt(mu / L). Needs mu and L, by default the problem's own.
+
+    A gossip is an atomic exchange at one common time: the starter's when it asks, or the answerer's
+    if that is later. The lower-numbered end keeps an edge's clock. Invariant: at a common time the
+    Z of all nodes sum to zero. On the wire: Y + Z and a time, once each way per gossip.
+    """
+
+    unit: Duration = Duration(0.1)
+    mu: float | None = None
+    smoothness: float | None = None
+
+    messages = (At, Dual)
+
+    async def run(self, node: Node) -> None:
+        """Keep the gradient clock and those of the edges to higher-numbered neighbours."""
+        known = node.problem.constants
+        mu = self.mu or (known.mu if known else 0.0)
+        smoothness = self.smoothness or (known.smoothness if known else 0.0)
+        if not mu or not smoothness:
+            raise ValueError("dadao: this problem does not know its mu and smoothness; give both")
+        rate = math.sqrt(2 * node.graph.chi_1 * node.graph.chi_2)
+        state = State(node.model, mu, smoothness, node.graph.chi_1 / rate)
+
+        def offer(peer: int, seen: At | Dual) -> Dual:
+            state.advance(seen.t)
+            return Dual(state.t, (state.rows[2] + state.rows[4]).float())
+
+        def commit(peer: int, mine: Dual, theirs: Dual) -> None:
+            state.gossip_event(mine.m, theirs.m)
+
+        node.on_exchange(offer, commit)
+        async with node.tasks() as tasks:
+            for peer in node.neighbors:
+                if peer > node.id:
+                    tasks.start(self._gossip(node, state, peer, rate / node.graph.edges))
+            clock = PoissonClock(node, "gradient clock", 1 / self.unit)
+            for _ in node.rounds():
+                await clock.tick()
+                await self._step(node, state)
+                await node.report()
+
+    def _now(self, node: Node) -> float:
+        return node.clock.now_s / self.unit
+
+    async def _step(self, node: Node, state: State) -> None:
+        async with node.exclusive():
+            state.advance(self._now(node))
+            x = state.rows[0].clone()
+        gradient = await node.gradient(x.float())
+        async with node.exclusive():
+            state.advance(self._now(node))
+            state.gradient_event(x, gradient.double())
+            node.model = state.rows[0].float()
+
+    async def _gossip(self, node: Node, state: State, peer: int, rate: float) -> None:
+        clock = PoissonClock(node, f"gossip clock {peer}", rate / self.unit)
+        while True:
+            await clock.tick()
+            ask = partial(self._ask, node, state)
+            while await node.exchange(peer, ask) is not Outcome.DELIVERED:
+                await node.sleep(0.05 * self.unit * node.rng("retry").random())
+
+    def _ask(self, node: Node, state: State) -> At:
+        return At(max(self._now(node), state.t))

@@ -1,0 +1,266 @@
+"""Atomic pairwise exchange: two-phase commit between two nodes, the starting one decides.
+
+::
+
+    starter                    answerer
+    engaged   -- ASK(ask) -->            engaged or closed: REFUSE
+              <-- OFFER(value) --        engaged; repeats the offer until it hears a decision
+    commits   -- COMMIT(value) -->       commits
+
+The starter decides by committing: whoever asks about an exchange that it did not commit is told
+ABORT (presumed abort). So both commit or neither does, whatever messages are lost; only a starter
+that dies between its commit and the answerer's leaves the answerer in doubt, which is counted and
+taken for an abort. Asks, offers and decisions may be repeated: each is answered the same way again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from tidings.api.message import Message
+from tidings.api.node import Ask, Commit, Offer, Outcome
+from tidings.v1 import data_pb2 as pb
+
+#: sends (peer, handshake, message) over the link, in order
+Transmit = Callable[[int, pb.Exchange, Message | None], Awaitable[None]]
+
+#: how often an answerer repeats its offer before it takes a silent starter for dead
+_PATIENCE = 10
+
+
+@dataclass
+class _Open:
+    """The exchange that a node is engaged in."""
+
+    peer: int
+    id: int
+    starter: int
+    #: starter: what it asks with; answerer: what it offers
+    value: Message | None
+    outcome: asyncio.Future[Outcome] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    repeats: int = 0
+
+    def is_with(self, peer: int, id_: int, starter: int) -> bool:
+        """Whether a frame belongs to this exchange."""
+        return (self.peer, self.id, self.starter) == (peer, id_, starter)
+
+    def header(self, phase: pb.Exchange.Phase.ValueType) -> pb.Exchange:
+        """The handshake of one phase."""
+        return pb.Exchange(phase=phase, id=self.id, starter=self.starter)
+
+
+class Exchanger:
+    """One node's side of all its exchanges. ``retry_s`` is in wall seconds of the loop."""
+
+    def __init__(self, node: int, transmit: Transmit, retry_s: float) -> None:
+        self._node = node
+        self._transmit = transmit
+        self._retry_s = retry_s
+        self._offer: Offer | None = None
+        self._commit: Commit | None = None
+        self._open: _Open | None = None
+        self._closed = 0
+        self._next_id = 1
+        #: the last exchange committed with each peer as starter: (id, value), to repeat on demand
+        self._committed: dict[int, tuple[int, Message]] = {}
+        self._inbox: asyncio.Queue[tuple[int, pb.Exchange, Message | None]] = asyncio.Queue()
+        self._freed = asyncio.Event()
+        #: committed, refused, aborted, in_doubt
+        self.counters: Counter[str] = Counter()
+
+    @property
+    def participates(self) -> bool:
+        """Whether the protocol takes part in exchanges."""
+        return self._offer is not None
+
+    def register(self, offer: Offer, commit: Commit) -> None:
+        """The protocol's two halves of every exchange."""
+        self._offer, self._commit = offer, commit
+
+    def arrived(self, source: int, header: pb.Exchange, message: Message | None) -> None:
+        """A frame of an exchange has come."""
+        self._inbox.put_nowait((source, header, message))
+
+    async def start(self, peer: int, ask: Ask | None, within_s: float) -> Outcome:
+        """Exchange with ``peer``; REFUSED where it did not happen within the deadline."""
+        if not self.participates:
+            raise RuntimeError("exchange() needs on_exchange(offer, commit) first")
+        mine: _Open | None = None
+        try:
+            async with asyncio.timeout(within_s):
+                await self._wait_free()
+                shown = None if ask is None else ask()
+                mine = self._open = _Open(peer, self._next_id, self._node, shown)
+                self._next_id += 1
+                while not mine.outcome.done():
+                    await self._transmit(peer, mine.header(pb.Exchange.ASK), shown)
+                    await asyncio.wait([mine.outcome], timeout=self._retry_s)
+        except TimeoutError:
+            if mine is not None and self._give_up(mine):
+                await self._transmit(peer, mine.header(pb.Exchange.ABORT), None)
+        finally:
+            # cancelled: the peer asks again and is told that nothing was committed
+            outcome = self._conclude(mine)
+        return outcome
+
+    def _give_up(self, mine: _Open) -> bool:
+        """Decide against an exchange that is still undecided."""
+        if mine.outcome.done():
+            return False
+        mine.outcome.set_result(Outcome.REFUSED)
+        return True
+
+    def _conclude(self, mine: _Open | None) -> Outcome:
+        """Count what became of an exchange that this node started, and be free for the next."""
+        if mine is not None:
+            self._give_up(mine)
+            if self._open is mine:
+                self._free()
+        outcome = Outcome.REFUSED if mine is None else mine.outcome.result()
+        self.counters["committed" if outcome is Outcome.DELIVERED else "refused"] += 1
+        return outcome
+
+    @asynccontextmanager
+    async def exclusive(self) -> AsyncIterator[None]:
+        """No exchange is open, and none is accepted, inside this block."""
+        self._closed += 1
+        try:
+            while self._open is not None:
+                self._freed.clear()
+                await self._freed.wait()
+            yield
+        finally:
+            self._closed -= 1
+            self._freed.set()
+
+    async def settle(self, within_s: float) -> None:
+        """Accept no further exchange and wait until the open one is decided."""
+        self._closed += 1
+        try:
+            async with asyncio.timeout(within_s):
+                while self._open is not None:
+                    self._freed.clear()
+                    await self._freed.wait()
+        except TimeoutError:
+            self.counters["in_doubt"] += 1
+
+    async def serve(self) -> None:
+        """Answer what arrives, one frame after the other, until cancelled."""
+        handlers = {
+            pb.Exchange.ASK: self._on_ask,
+            pb.Exchange.OFFER: self._on_offer,
+            pb.Exchange.REFUSE: self._on_refuse,
+            pb.Exchange.COMMIT: self._on_commit,
+            pb.Exchange.ABORT: self._on_abort,
+        }
+        while True:
+            timeout = self._retry_s if self._answering else None
+            try:
+                async with asyncio.timeout(timeout):
+                    source, header, message = await self._inbox.get()
+            except TimeoutError:
+                await self._repeat_offer()
+                continue
+            handler = handlers.get(header.phase)
+            if handler is not None:
+                await handler(source, header, message)
+
+    # -- as the one that is asked -------------------------------------------------------------
+
+    @property
+    def _answering(self) -> bool:
+        return self._open is not None and self._open.starter != self._node
+
+    async def _on_ask(self, source: int, header: pb.Exchange, message: Message | None) -> None:
+        mine = self._open
+        if mine is not None and mine.is_with(source, header.id, source):
+            await self._transmit(source, mine.header(pb.Exchange.OFFER), mine.value)
+            return
+        if mine is not None and mine.peer == source and mine.starter == self._node > source:
+            # both ask each other: the lower number goes first
+            mine.outcome.set_result(Outcome.REFUSED)
+            self._open = None
+        if self._open is not None or self._closed or self._offer is None:
+            refusal = pb.Exchange(phase=pb.Exchange.REFUSE, id=header.id, starter=source)
+            await self._transmit(source, refusal, None)
+            return
+        value = self._offer(source, message)
+        self._open = _Open(source, header.id, source, value)
+        await self._transmit(source, self._open.header(pb.Exchange.OFFER), value)
+
+    async def _repeat_offer(self) -> None:
+        mine = self._open
+        if mine is None or mine.starter == self._node:
+            return
+        mine.repeats += 1
+        if mine.repeats > _PATIENCE:
+            self.counters["in_doubt"] += 1
+            self._free()
+            return
+        await self._transmit(mine.peer, mine.header(pb.Exchange.OFFER), mine.value)
+
+    async def _on_commit(self, source: int, header: pb.Exchange, message: Message | None) -> None:
+        mine = self._open
+        if mine is None or message is None or mine.value is None or self._commit is None:
+            return
+        if mine.is_with(source, header.id, source):
+            self._commit(source, mine.value, message)
+            self.counters["committed"] += 1
+            self._free()
+
+    async def _on_abort(self, source: int, header: pb.Exchange, message: Message | None) -> None:
+        mine = self._open
+        if mine is not None and mine.is_with(source, header.id, source):
+            self.counters["aborted"] += 1
+            self._free()
+
+    # -- as the one that started ---------------------------------------------------------------
+
+    async def _on_offer(self, source: int, header: pb.Exchange, message: Message | None) -> None:
+        mine = self._open
+        if header.starter != self._node or message is None:
+            return
+        if (
+            mine is not None
+            and mine.is_with(source, header.id, self._node)
+            and not mine.outcome.done()
+            and self._offer is not None
+            and self._commit is not None
+        ):
+            value = self._offer(source, message)
+            self._commit(source, value, message)
+            self._committed[source] = (header.id, value)
+            mine.outcome.set_result(Outcome.DELIVERED)
+        decided = self._committed.get(source)
+        if decided is not None and decided[0] == header.id:
+            decision = pb.Exchange(phase=pb.Exchange.COMMIT, id=header.id, starter=self._node)
+            await self._transmit(source, decision, decided[1])
+        else:
+            decision = pb.Exchange(phase=pb.Exchange.ABORT, id=header.id, starter=self._node)
+            await self._transmit(source, decision, None)
+
+    async def _on_refuse(self, source: int, header: pb.Exchange, message: Message | None) -> None:
+        mine = self._open
+        if (
+            mine is not None
+            and mine.is_with(source, header.id, self._node)
+            and not mine.outcome.done()
+        ):
+            mine.outcome.set_result(Outcome.REFUSED)
+
+    # -- engagement ----------------------------------------------------------------------------
+
+    async def _wait_free(self) -> None:
+        while self._open is not None or self._closed:
+            self._freed.clear()
+            await self._freed.wait()
+
+    def _free(self) -> None:
+        self._open = None
+        self._freed.set()

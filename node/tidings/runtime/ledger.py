@@ -1,0 +1,128 @@
+"""What a node counts of itself, and the records it makes of that."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+
+import torch
+
+from tidings.runtime.evaluation import sketch
+from tidings.transports.base import LinkCounters
+from tidings.v1 import records_pb2 as records
+from tidings.wire.frame import ByteCount
+
+
+class Ledger:
+    """One node's books: bytes in and out, what it refused, how much it computed."""
+
+    def __init__(self, node: int, links: Mapping[int, LinkCounters]) -> None:
+        self._node = node
+        self._links = links
+        self.received = ByteCount()
+        #: (bytes, messages) by source
+        self._arrivals: dict[int, tuple[int, int]] = {}
+        #: by reason: wire errors, late, overflow, duplicate, missing, not_a_neighbor
+        self.refused: Counter[str] = Counter()
+        self.gradients = 0
+        self.compute_s = 0.0
+        #: rounds or local steps that are complete
+        self.completed = 0
+
+    def arrived(self, source: int, counts: ByteCount) -> None:
+        """Count a well-formed frame."""
+        self.received.add(counts)
+        size_bytes, messages = self._arrivals.get(source, (0, 0))
+        self._arrivals[source] = (size_bytes + counts.total, messages + 1)
+
+    def sent(self) -> ByteCount:
+        """Bytes handed to all links so far."""
+        total = ByteCount()
+        for link in self._links.values():
+            total.add(link.counts)
+        return total
+
+    def messages_sent(self) -> int:
+        """Frames handed to all links so far."""
+        return sum(link.messages for link in self._links.values())
+
+    def row(self, time_s: float, final: bool, metrics: Mapping[str, float]) -> records.Evaluation:
+        """A row of the series as of now; loss, accuracy and sketch are filled in later."""
+        return records.Evaluation(
+            node=self._node,
+            round=self.completed,
+            time_s=time_s,
+            bytes=as_record(self.sent()),
+            messages=self.messages_sent(),
+            metrics=metrics,
+            final=final,
+        )
+
+    def final(self, model: torch.Tensor, counters: Mapping[str, int]) -> records.Final:
+        """The closing record; ``model`` is (d,) float32."""
+        reception = records.Reception(
+            node=self._node,
+            bytes=as_record(self.received),
+            messages=sum(messages for _, messages in self._arrivals.values()),
+            refused=+self.refused,
+            links=[
+                records.LinkArrival(source=source, bytes=size, messages=messages)
+                for source, (size, messages) in sorted(self._arrivals.items())
+            ],
+        )
+        return records.Final(
+            node=self._node,
+            weights_sha256=weights_digest(model),
+            links=[link_record(self._node, *link) for link in sorted(self._links.items())],
+            reception=reception,
+            compute_s=self.compute_s,
+            gradients=self.gradients,
+            counters=counters,
+        )
+
+
+def measure(
+    row: records.Evaluation, metrics: Mapping[str, float], x: torch.Tensor, seed: int
+) -> None:
+    """Complete a row of the series with what was measured of the model ``x``."""
+    row.metrics.update(metrics)
+    row.sketch = sketch(x, seed).tobytes()
+
+
+def weights_digest(x: torch.Tensor) -> bytes:
+    """sha256 of a model's float32 values, little endian."""
+    return hashlib.sha256(x.detach().numpy().astype("<f4").tobytes()).digest()
+
+
+def as_record(counts: ByteCount) -> records.Bytes:
+    """The counts as they go into the records."""
+    return records.Bytes(
+        payload=counts.payload,
+        metadata=counts.metadata,
+        header=counts.header,
+        control=counts.control,
+    )
+
+
+def link_record(source: int, target: int, link: LinkCounters) -> records.LinkRecord:
+    """One directed link as it goes into the records."""
+    lag = records.LagSummary(
+        count=link.lag.count,
+        p50_ns=link.lag.quantile_ns(0.5),
+        p99_ns=link.lag.quantile_ns(0.99),
+        max_ns=link.lag.max_ns,
+    )
+    return records.LinkRecord(
+        source=source,
+        target=target,
+        bytes=as_record(link.counts),
+        messages=link.messages,
+        lost_messages=link.lost_messages,
+        lost_bytes=link.lost_bytes,
+        undeliverable_messages=link.undeliverable_messages,
+        undeliverable_bytes=link.undeliverable_bytes,
+        reconnects=link.reconnects,
+        lag=lag,
+        blocked_s=link.blocked_ns / 1e9,
+    )

@@ -1,0 +1,108 @@
+"""Where messages wait until the protocol asks for them. Pure: no clock, no loop."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tidings.api.message import Delivery, Message
+
+Verdict = Literal["kept", "late", "overflow"]
+
+
+@dataclass
+class _Box:
+    """The messages of one type."""
+
+    #: by order of arrival
+    arrivals: OrderedDict[int, Delivery[Message]] = field(default_factory=OrderedDict)
+    #: round -> source -> arrival numbers, for gathers
+    rounds: dict[int, dict[int, list[int]]] = field(default_factory=dict)
+    #: how many wait, by source
+    waiting: Counter[int] = field(default_factory=Counter)
+    #: the last round that was gathered
+    closed: int = -1
+
+
+class Mailbox:
+    """Messages by (type, round, source), bounded per (type, source), collected by round."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._boxes: dict[type[Message], _Box] = {}
+        self._arrived = 0
+        #: what was not kept, by reason: late, overflow, duplicate
+        self.dropped: Counter[str] = Counter()
+
+    def put(self, source: int, round_: int, message: Message) -> Verdict:
+        """File an arrival; "late" and "overflow" ones are counted and dropped."""
+        box = self._boxes.setdefault(type(message), _Box())
+        if round_ <= box.closed:
+            self.dropped["late"] += 1
+            return "late"
+        if box.waiting[source] >= self._limit:
+            self.dropped["overflow"] += 1
+            return "overflow"
+        self._arrived += 1
+        box.arrivals[self._arrived] = Delivery(source, round_, message)
+        box.rounds.setdefault(round_, {}).setdefault(source, []).append(self._arrived)
+        box.waiting[source] += 1
+        return "kept"
+
+    def heard(self, kind: type[Message], round_: int) -> set[int]:
+        """Who has sent a message of that kind and round that still waits here."""
+        box = self._boxes.get(kind)
+        return set(box.rounds.get(round_, ())) if box else set()
+
+    def peek(self, kind: type[Message], round_: int, source: int) -> Message:
+        """The first message of a source that was heard, without taking it."""
+        box = self._boxes[kind]
+        return box.arrivals[box.rounds[round_][source][0]].message
+
+    def take_round(self, kind: type[Message], round_: int, sources: set[int]) -> dict[int, Message]:
+        """The first message of each of ``sources``; closes the round.
+
+        All other messages of this and of earlier rounds are dropped: second ones of the same
+        source as duplicates, the rest as late.
+        """
+        box = self._boxes.setdefault(kind, _Box())
+        taken = {
+            source: box.arrivals[numbers[0]].message
+            for source, numbers in box.rounds.get(round_, {}).items()
+            if source in sources
+        }
+        for past in [r for r in box.rounds if r <= round_]:
+            for source, numbers in box.rounds.pop(past).items():
+                wanted = past == round_ and source in sources
+                self.dropped["duplicate" if wanted else "late"] += len(numbers) - wanted
+                box.waiting[source] -= len(numbers)
+                for number in numbers:
+                    del box.arrivals[number]
+        box.closed = max(box.closed, round_)
+        return taken
+
+    def take_next(self, kind: type[Message]) -> Delivery[Message] | None:
+        """The earliest arrival of a kind (of any kind, for Message itself)."""
+        kinds = list(self._boxes) if kind is Message else [kind]
+        waiting = [
+            (next(iter(box.arrivals)), box)
+            for box in (self._boxes.get(each) for each in kinds)
+            if box is not None and box.arrivals
+        ]
+        if not waiting:
+            return None
+        number, box = min(waiting, key=lambda entry: entry[0])
+        delivery = box.arrivals.pop(number)
+        by_source = box.rounds[delivery.round]
+        by_source[delivery.source].remove(number)
+        if not by_source[delivery.source]:
+            del by_source[delivery.source]
+        if not by_source:
+            del box.rounds[delivery.round]
+        box.waiting[delivery.source] -= 1
+        return delivery
+
+    def clear(self) -> None:
+        """Forget everything: the node is dead."""
+        self._boxes.clear()

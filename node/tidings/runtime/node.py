@@ -1,0 +1,402 @@
+"""The node: everything that the API promises, on top of a transport and a world."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from tidings.api.message import Delivery, Inbox, Message
+from tidings.api.node import Ask, Commit, Node, Offer, Outcome, Outgoing, Tasks, WaitFor
+from tidings.errors import NodeCrashed, WireError
+from tidings.runtime.byzantine import attacker_for
+from tidings.runtime.exchange import Exchanger
+from tidings.runtime.ledger import Ledger, measure
+from tidings.runtime.mailbox import Mailbox
+from tidings.runtime.parts import Parts
+from tidings.runtime.plan import NodePlan, derive_rng
+from tidings.runtime.tasks import TaskBlock
+from tidings.runtime.waiting import Waiting
+from tidings.runtime.world import World
+from tidings.v1 import data_pb2 as pb
+from tidings.v1 import records_pb2 as records
+from tidings.wire.frame import Buffer
+
+M = TypeVar("M", bound=Message)
+R = TypeVar("R")
+
+
+class RuntimeNode(Node):
+    """A node of a run; see :class:`tidings.api.Node` for what its methods mean.
+
+    Life: ``begin`` starts the protocol, ``end`` winds it up, ``crash`` kills it at once.
+    """
+
+    def __init__(self, plan: NodePlan, parts: Parts, world: World) -> None:
+        self.plan = plan
+        self.id, self.n, self.role, self.round = plan.node, plan.nodes, plan.role, 0
+        self.graph = plan.graph
+        self.clock = world.clock
+        self.protocol, self.problem, self.codec = parts.protocol, parts.problem, parts.codec
+        self.model = self.problem.initial()
+        self.waiting = Waiting()
+        self.ledger = Ledger(plan.node, world.transport.links)
+        #: measures links before the run; not part of the protocol
+        self.on_probe: Callable[[int, pb.Probe], None] = lambda source, probe: None
+        self._world = world
+        self._mailbox = Mailbox(plan.mailbox_messages)
+        self._exchanger = Exchanger(plan.node, self._handshake, self._retry_s())
+        self._attacker = attacker_for(plan, self.protocol, self._spy)
+        self._rngs: dict[str, np.random.Generator] = {}
+        self._suspected: set[int] = set()
+        self._heard = frozenset(plan.in_neighbors)
+        #: behind the fence
+        self.dead = False
+        self._ended = asyncio.Event()
+        self._main: asyncio.Task[None] | None = None
+        self._answers: asyncio.Task[None] | None = None
+        self._last_evaluation_s = 0.0
+        world.transport.receive = self._receive
+        world.transport.suspect = self._suspect
+
+    # -- life ----------------------------------------------------------------------------
+
+    def begin(self) -> asyncio.Task[None]:
+        """Start the protocol; the task ends when the protocol's run() does."""
+        # what was counted until now was measuring, not running
+        self.ledger = Ledger(self.id, self._world.transport.links)
+        self._answers = asyncio.create_task(self._exchanger.serve())
+        self._main = asyncio.create_task(self._live())
+        return self._main
+
+    async def _live(self) -> None:
+        await self._evaluate(final=False)
+        await self.protocol.run(self)
+        if not self._exchanger.participates:
+            await self._evaluate(final=True)
+
+    async def end(self) -> None:
+        """Wind up: settle the open exchange, unwind the protocol, measure the final model."""
+        assert self._main is not None
+        assert self._answers is not None
+        self._ended.set()
+        await self._exchanger.settle(self.plan.wait_s * self.plan.time_scale)
+        finished = self._main.done()
+        self._main.cancel()
+        self._answers.cancel()
+        await asyncio.wait([self._main, self._answers])
+        if self._exchanger.participates or not finished:
+            await self._evaluate(final=True)
+
+    def crash(self) -> None:
+        """The fence: from now on no effect of this node is visible."""
+        self.dead = True
+        self._world.transport.abort()
+        self._mailbox.clear()
+        for task in (self._main, self._answers):
+            if task is not None:
+                task.cancel()
+
+    def _alive(self) -> None:
+        if self.dead:
+            raise NodeCrashed(f"node {self.id} is dead")
+
+    # -- the graph -----------------------------------------------------------------------
+
+    @property
+    def _phase(self) -> int:
+        return (self.round // self.plan.phase_rounds) % len(self.plan.phases)
+
+    @property
+    def out_neighbors(self) -> tuple[int, ...]:
+        return self.plan.phases[self._phase].out_neighbors
+
+    @property
+    def in_neighbors(self) -> tuple[int, ...]:
+        return tuple(sorted(self.plan.phases[self._phase].weights))
+
+    @property
+    def live_neighbors(self) -> tuple[int, ...]:
+        return tuple(j for j in self.out_neighbors if j not in self._suspected)
+
+    def weight(self, source: int) -> float:
+        phase = self.plan.phases[self._phase]
+        return phase.self_weight if source == self.id else phase.weights[source]
+
+    # -- learning ------------------------------------------------------------------------
+
+    def initial(self) -> torch.Tensor:
+        return self.problem.initial()
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        self._alive()
+        if purpose not in self._rngs:
+            self._rngs[purpose] = derive_rng(self.plan.seed, self.id, purpose)
+        return self._rngs[purpose]
+
+    def shared_rng(self, purpose: str) -> np.random.Generator:
+        self._alive()
+        return derive_rng(self.plan.seed, "shared", purpose)
+
+    async def gradient(self, x: torch.Tensor) -> torch.Tensor:
+        point, batches = x.clone(), self.rng("batch")
+        return await self.compute(lambda: self.problem.gradient(point, batches))
+
+    async def compute(self, work: Callable[[], R], gradients: float = 1.0) -> R:
+        self._alive()
+        began_s = self.clock.now_s
+        result = await self._world.compute(work, self._cost_s(gradients), self.plan.compute.factor)
+        self._alive()
+        self.ledger.gradients += 1
+        self.ledger.compute_s += self.clock.now_s - began_s
+        return result
+
+    def _cost_s(self, gradients: float) -> float | None:
+        compute = self.plan.compute
+        time_s = compute.time_s
+        if time_s is None and not self._world.native:
+            time_s = compute.simulated_s
+        if time_s is None:
+            return None
+        luck = 1.0
+        if compute.spread:
+            luck = math.exp(compute.spread * self.rng("compute time").standard_normal())
+        return time_s * compute.factor * luck * gradients
+
+    def rounds(self) -> Iterator[int]:
+        for number in itertools.count():
+            limit = self.plan.stop_rounds
+            if self._ended.is_set() or (limit is not None and number >= limit):
+                return
+            self._alive()
+            self.round = number
+            yield number
+
+    async def report(self, **metrics: float) -> None:
+        self._alive()
+        self.ledger.completed = self.round + 1
+        every, every_s = self.plan.evaluate_rounds, self.plan.evaluate_s
+        due = every is not None and self.ledger.completed % every == 0
+        if every_s is not None:
+            due = due or self.clock.now_s >= self._last_evaluation_s + every_s
+        if due and self.ledger.completed != self.plan.stop_rounds:
+            await self._evaluate(final=False, metrics=metrics)
+
+    async def _evaluate(self, final: bool, metrics: dict[str, float] | None = None) -> None:
+        self._alive()
+        self._last_evaluation_s = self.clock.now_s
+        x = self.model.clone()
+        row = self.ledger.row(self.clock.now_s, final, metrics or {})
+
+        def work() -> records.Evaluation:
+            measure(row, self.problem.evaluate(x), x, self.plan.seed)
+            return row
+
+        await self._world.evaluate(work)
+
+    # -- messages ------------------------------------------------------------------------
+
+    async def send(self, target: int, message: Message) -> Outcome:
+        self._alive()
+        if target not in self.plan.links:
+            self.ledger.refused["not_a_neighbor"] += 1
+            return Outcome.REFUSED
+        if self._attacker is not None:
+            message = await self._attacker.rewrite(message, target)
+        await self._transmit(target, message, None)
+        return Outcome.UNKNOWN
+
+    async def send_all(self, outgoing: Outgoing) -> None:
+        if self._attacker is not None or any(target not in self.plan.links for target in outgoing):
+            await super().send_all(outgoing)
+            return
+        # a broadcast is encoded once, and is one snapshot of the sender's tensors
+        encoded = {
+            id(message): self.codec.encode(message, self.round) for message in outgoing.values()
+        }
+        for target in sorted(outgoing):
+            self._alive()
+            await self._world.transport.send(target, encoded[id(outgoing[target])])
+
+    async def _transmit(
+        self, target: int, message: Message | None, exchange: pb.Exchange | None
+    ) -> None:
+        self._alive()
+        frame = self.codec.encode(message, self.round, exchange)
+        await self._world.transport.send(target, frame)
+        self._alive()
+
+    async def gather(
+        self,
+        kind: type[M],
+        *,
+        of: tuple[int, ...] | None = None,
+        wait_for: WaitFor | None = None,
+        within_s: float | None = None,
+    ) -> Inbox[M]:
+        self._alive()
+        sources = set(self.in_neighbors if of is None else of)
+        round_ = self.round
+        await self._wait_round(kind, round_, sources, wait_for or self._wait_for(), within_s)
+        taken = self._mailbox.take_round(kind, round_, sources)
+        missing = tuple(sorted(sources - set(taken)))
+        self.ledger.refused["missing"] += len(missing)
+        return Inbox(taken, missing)  # type: ignore[arg-type]
+
+    async def _wait_round(
+        self,
+        kind: type[Message],
+        round_: int,
+        sources: set[int],
+        wait_for: WaitFor,
+        within_s: float | None,
+    ) -> None:
+        """Until the messages of a round are there, or the deadline."""
+        pending = sources - self._mailbox.heard(kind, round_)
+        need = len(pending)
+        if isinstance(wait_for, int):
+            need = max(0, min(wait_for, len(sources)) - (len(sources) - len(pending)))
+        live = self._suspected if wait_for == "live" else None
+        await self.waiting.round(
+            kind, round_, pending, need, self._deadline(within_s), self.clock.now_s, live
+        )
+        self._alive()
+
+    def _wait_for(self) -> WaitFor:
+        wait_for = self.plan.wait_for
+        if isinstance(wait_for, int):
+            return wait_for
+        return "live" if wait_for == "live" else "all"
+
+    def _deadline(self, within_s: float | None) -> float | None:
+        """A deadline in loop seconds; None for never."""
+        within_s = self.plan.wait_s if within_s is None else within_s
+        return None if math.isinf(within_s) else within_s * self._world.time_scale
+
+    async def recv(self, kind: type[M], within_s: float | None = None) -> Delivery[M] | None:
+        self._alive()
+        delivery = self._mailbox.take_next(kind)
+        if delivery is None:
+            await self.waiting.next(kind, self._deadline(within_s), self.clock.now_s)
+            self._alive()
+            delivery = self._mailbox.take_next(kind)
+        return delivery  # type: ignore[return-value]
+
+    async def messages(self, kind: type[M]) -> AsyncIterator[Delivery[M]]:
+        while True:
+            delivery = await self.recv(kind, math.inf)
+            if delivery is not None:
+                yield delivery
+
+    def _receive(self, source: int, data: Buffer) -> None:
+        """A frame has come; anything wrong with it is counted, and the node goes on."""
+        if self.dead:
+            return
+        try:
+            incoming = self.codec.decode(data)
+        except WireError as error:
+            self.ledger.refused[error.reason] += 1
+            return
+        if source not in self._heard:
+            self.ledger.refused["not_a_neighbor"] += 1
+            return
+        if incoming.probe is not None:
+            self.on_probe(source, incoming.probe)
+            return
+        self.ledger.arrived(source, incoming.counts)
+        if self.plan.trace:
+            digest = hashlib.blake2b(data, digest_size=8).hexdigest()
+            self.log("received", source=source, round=incoming.round, digest=digest)
+        if incoming.exchange is not None:
+            self._exchanger.arrived(source, incoming.exchange, incoming.message)
+        elif incoming.message is not None:
+            verdict = self._mailbox.put(source, incoming.round, incoming.message)
+            if verdict == "kept":
+                self.waiting.arrived(type(incoming.message), incoming.round, source)
+
+    def _suspect(self, peer: int, dead: bool) -> None:
+        (self._suspected.add if dead else self._suspected.discard)(peer)
+        if dead:
+            self.waiting.suspected(self._suspected)
+
+    # -- exchange ------------------------------------------------------------------------
+
+    def on_exchange(self, offer: Offer, commit: Commit) -> None:
+        self._exchanger.register(offer, commit)
+
+    async def exchange(
+        self, peer: int, ask: Ask | None = None, within_s: float | None = None
+    ) -> Outcome:
+        self._alive()
+        if peer not in self.plan.links:
+            self.ledger.refused["not_a_neighbor"] += 1
+            return Outcome.REFUSED
+        deadline = self._deadline(within_s)
+        with self.waiting.doing(f"exchange with {peer}", self.clock.now_s):
+            return await self._exchanger.start(peer, ask, deadline or math.inf)
+
+    def exclusive(self) -> AbstractAsyncContextManager[None]:
+        self._alive()
+        return self._exchanger.exclusive()
+
+    async def _handshake(self, peer: int, header: pb.Exchange, message: Message | None) -> None:
+        if self._attacker is not None and message is not None:
+            message = self._attacker.rewrite_alone(message, peer)
+        await self._transmit(peer, message, header)
+
+    def _retry_s(self) -> float:
+        """How long an answer may reasonably take: several times an undisturbed exchange."""
+        slowest = max(
+            (
+                shape.delay_ns / 1e9 + 8 * self.codec.max_frame_bytes / shape.rate_bit_per_s
+                for shape in self.plan.links.values()
+            ),
+            default=0.0,
+        )
+        return (1.0 + 8 * slowest) * self.plan.time_scale
+
+    # -- time, tasks, records ------------------------------------------------------------
+
+    async def sleep(self, duration_s: float) -> None:
+        self._alive()
+        with self.waiting.doing("sleep", self.clock.now_s, timed=True):
+            await asyncio.sleep(duration_s * self._world.time_scale)
+        self._alive()
+
+    async def ended(self) -> None:
+        self._alive()
+        with self.waiting.doing("the end of the run", self.clock.now_s):
+            await self._ended.wait()
+
+    def tasks(self) -> AbstractAsyncContextManager[Tasks]:
+        self._alive()
+        return TaskBlock()
+
+    def log(self, event: str, **fields: object) -> None:
+        self._alive()
+        self._world.event(
+            records.Event(
+                node=self.id, time_s=self.clock.now_s, name=event, fields=json.dumps(fields)
+            )
+        )
+
+    def final(self) -> records.Final:
+        """What this node has to say when it is over."""
+        self.ledger.refused.update(self._mailbox.dropped + self._world.transport.refused)
+        counters = {"exchange_" + name: n for name, n in self._exchanger.counters.items()}
+        return self.ledger.final(self.model, counters)
+
+    async def _spy(self, kind: type[Message], sources: set[int]) -> Inbox[Message]:
+        """A rushing attacker's look at what others send in this round, without taking it."""
+        sources = sources & set(self.in_neighbors)
+        await self._wait_round(kind, self.round, sources, "all", None)
+        heard = self._mailbox.heard(kind, self.round) & sources
+        return Inbox({j: self._mailbox.peek(kind, self.round, j) for j in heard})

@@ -1,0 +1,101 @@
+"""What one node is told: its own share of the experiment and nothing of anyone else's."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from tidings.api.node import GraphFacts
+from tidings.links.shape import LinkShape, NicShape
+
+
+class _Plan(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+
+class Phase(_Plan):
+    """This node's place in one phase of a (possibly time-varying) graph."""
+
+    out_neighbors: tuple[int, ...]
+    #: in-neighbours with the weight given to each; what is missing to 1 is the node's own
+    weights: dict[int, float]
+    self_weight: float
+
+
+class ComputePlan(_Plan):
+    """How long a gradient takes in emulated time."""
+
+    #: None: as long as it really takes (in virtual time: ``simulated_s``)
+    time_s: float | None = None
+    simulated_s: float = 0.002
+    #: this node's slowdown
+    factor: float = 1.0
+    #: standard deviation of the logarithm of a random factor
+    spread: float = 0.0
+
+
+class AttackPlan(_Plan):
+    """Only attackers have one; they know each other."""
+
+    config: dict[str, Any]
+    attackers: tuple[int, ...]
+
+
+class NodePlan(_Plan):
+    """Everything a node needs to take its part."""
+
+    run: str
+    seed: int
+    node: int
+    nodes: int
+    role: str = "peer"
+    protocol: dict[str, Any]
+    problem: dict[str, Any]
+    phases: tuple[Phase, ...]
+    #: rounds after which the next phase begins
+    phase_rounds: int = 1
+    graph: GraphFacts
+    #: outgoing links
+    links: dict[int, LinkShape]
+    nic: NicShape = NicShape()
+    attack: AttackPlan | None = None
+    #: "all", "live" or a number
+    wait_for: str | int = "all"
+    wait_s: float = 30.0
+    #: rounds (or local steps) after which the node is finished; None: until it is told
+    stop_rounds: int | None = None
+    evaluate_rounds: int | None = None
+    evaluate_s: float | None = None
+    compute: ComputePlan = ComputePlan()
+    #: wall seconds per emulated second
+    time_scale: float = 1.0
+    #: messages of one type from one sender that wait before further ones are dropped
+    mailbox_messages: int = Field(default=256, ge=1)
+    chunk_bytes: int = 4 << 20
+    #: whether every received frame is written to the event log
+    trace: bool = False
+    heartbeat_s: float = 0.5
+    #: whether the node serves Prometheus metrics, and how long it stays for a last scrape
+    metrics: bool = False
+    linger_s: float = 0.0
+
+    @property
+    def neighbors(self) -> tuple[int, ...]:
+        """Everyone this node sends to or hears in any phase."""
+        heard = {j for phase in self.phases for j in phase.weights}
+        return tuple(sorted(heard | set(self.links)))
+
+    @property
+    def in_neighbors(self) -> tuple[int, ...]:
+        """Everyone this node hears in any phase."""
+        return tuple(sorted({j for phase in self.phases for j in phase.weights}))
+
+
+def derive_rng(seed: int, *names: object) -> np.random.Generator:
+    """A random stream for (run seed, names...): the same everywhere, independent of all others."""
+    text = ":".join([str(seed), *map(str, names)])
+    key = int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")
+    return np.random.Generator(np.random.Philox(key=key))

@@ -1,0 +1,210 @@
+"""The life of a node process: join, plan, connect, measure, run, report, leave."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import traceback
+from typing import Any
+
+import torch
+
+import tidings
+from tidings.errors import RunError, UserError
+from tidings.runtime.control import ControlClient
+from tidings.runtime.metrics import NodeMetrics
+from tidings.runtime.node import RuntimeNode
+from tidings.runtime.parts import Parts
+from tidings.runtime.plan import NodePlan
+from tidings.runtime.probe import Prober
+from tidings.runtime.real_world import RealWorld
+from tidings.transports.grpc import GrpcTransport
+from tidings.transports.grpc_service import Identity
+from tidings.transports.io_thread import IoThread, WallClock
+from tidings.v1 import control_pb2 as pb
+
+_CONNECT_S = 30.0
+#: a probe may take that much longer than the link should need
+_PROBE_S = 20.0
+
+
+class NodeProcess:
+    """One node of a run as a process of its own."""
+
+    def __init__(self, run: str, node: int, coordinator: str, host: str) -> None:
+        self._run = run
+        self._node = node
+        self._coordinator = coordinator
+        self._host = host
+
+    async def main(self) -> None:
+        """Take part in the run from joining to leaving; raises CoordinatorLost and other errors."""
+        torch.set_num_threads(1)
+        io = IoThread()
+        control = ControlClient(io, self._coordinator)
+        try:
+            await control.connect(_CONNECT_S)
+            control.send(
+                pb.NodeMessage(
+                    hello=pb.Hello(
+                        node=self._node,
+                        run=self._run,
+                        pid=os.getpid(),
+                        version=tidings.__version__,
+                    )
+                )
+            )
+            try:
+                await self._take_part(io, control)
+            except (Exception, asyncio.CancelledError) as error:
+                if not isinstance(error, RunError):
+                    control.send(pb.NodeMessage(failure=_failure(error)))
+                await control.close()
+                raise
+            await control.close()
+        finally:
+            io.stop()
+
+    async def _take_part(self, io: IoThread, control: ControlClient) -> None:
+        plan = NodePlan.model_validate_json((await self._expect(control, "assignment")).plan)
+        parts = Parts.of(plan)
+        clock = WallClock(plan.time_scale)
+        transport = GrpcTransport(
+            Identity(plan.run, plan.node, parts.codec.digest),
+            plan.links,
+            plan.nic,
+            frozenset(plan.in_neighbors),
+            plan.seed,
+            clock,
+            io,
+            parts.codec.check_length,
+            plan.chunk_bytes,
+        )
+        world = RealWorld(clock, transport, control)
+        node = RuntimeNode(plan, parts, world)
+        metrics = NodeMetrics(node, world)
+        try:
+            await self._connect(plan, node, transport, metrics, control)
+            await self._measure(plan, node, transport, clock, control)
+            clock.restart()
+            transport.restart()
+            await self._run_protocol(plan, node, world, control)
+            await transport.flush()
+            await self._leave(plan, node, metrics, control)
+        finally:
+            world.close()
+            await transport.close()
+
+    # -- before the start ------------------------------------------------------------------------
+
+    async def _connect(
+        self,
+        plan: NodePlan,
+        node: RuntimeNode,
+        transport: GrpcTransport,
+        metrics: NodeMetrics,
+        control: ControlClient,
+    ) -> None:
+        listening = pb.Listening(
+            data_address=await transport.listen(self._host),
+            metrics_address=metrics.serve(self._host) if plan.metrics else "",
+            model_size=node.codec.dim,
+        )
+        control.send(pb.NodeMessage(listening=listening))
+        peers = await self._expect(control, "peers")
+        unreachable = await transport.connect(peers.addresses, _CONNECT_S)
+        deadline = time.monotonic() + _CONNECT_S
+        while missing := set(plan.in_neighbors) - transport.connected_sources:
+            if time.monotonic() > deadline:
+                unreachable |= {j: f"node {j} has not opened its link" for j in missing}
+                break
+            await asyncio.sleep(0.005)
+        control.send(pb.NodeMessage(ready=pb.Ready(unreachable=unreachable)))
+
+    async def _measure(
+        self,
+        plan: NodePlan,
+        node: RuntimeNode,
+        transport: GrpcTransport,
+        clock: WallClock,
+        control: ControlClient,
+    ) -> None:
+        """Answer probes, and probe when told to, until the start."""
+        prober = Prober(plan.node, node.codec, transport, clock)
+        node.on_probe = prober.arrived
+        while True:
+            message = await control.next()
+            kind = message.WhichOneof("kind")
+            if kind == "start":
+                return
+            if kind != "probe":
+                raise RunError(f"unexpected {kind} before the start")
+            results = []
+            for target in message.probe.targets:
+                rate = min(plan.links[target].rate_bit_per_s, plan.nic.egress_bit_per_s)
+                results.append(await prober.measure(target, rate, _PROBE_S * plan.time_scale))
+            control.send(pb.NodeMessage(probed=pb.ProbeResults(results=results)))
+
+    # -- the run -------------------------------------------------------------------------------
+
+    async def _run_protocol(
+        self, plan: NodePlan, node: RuntimeNode, world: RealWorld, control: ControlClient
+    ) -> None:
+        main = node.begin()
+        beat = asyncio.create_task(self._heartbeat(plan, node, control))
+        stop = asyncio.create_task(self._until_stop(control))
+        try:
+            await asyncio.wait([main, stop], return_when=asyncio.FIRST_COMPLETED)
+            if main.done():
+                main.result()
+                control.send(pb.NodeMessage(done=pb.Done(rounds=node.ledger.completed)))
+            await stop
+            await node.end()
+            await world.evaluated()
+        finally:
+            beat.cancel()
+            stop.cancel()
+
+    async def _until_stop(self, control: ControlClient) -> None:
+        while (await control.next()).WhichOneof("kind") != "stop":
+            pass
+
+    async def _heartbeat(self, plan: NodePlan, node: RuntimeNode, control: ControlClient) -> None:
+        while True:
+            waits = node.waiting.describe()
+            control.send(
+                pb.NodeMessage(
+                    heartbeat=pb.Heartbeat(
+                        round=node.ledger.completed,
+                        sent_bytes=node.ledger.sent().total,
+                        time_s=node.clock.now_s,
+                        state="waiting" if waits else "computing",
+                        waits_for="; ".join(waits),
+                        stuck=node.waiting.stuck,
+                    )
+                )
+            )
+            await asyncio.sleep(plan.heartbeat_s)
+
+    async def _leave(
+        self, plan: NodePlan, node: RuntimeNode, metrics: NodeMetrics, control: ControlClient
+    ) -> None:
+        """Hand in the closing record; stay until told to go and, if asked, scraped once more."""
+        seen = metrics.scrapes
+        control.send(pb.NodeMessage(final=node.final()))
+        await self._expect(control, "shutdown")
+        deadline = time.monotonic() + plan.linger_s
+        while metrics.scrapes == seen and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+
+    async def _expect(self, control: ControlClient, kind: str) -> Any:
+        message = await control.next()
+        if message.WhichOneof("kind") != kind:
+            raise RunError(f"expected {kind}, got {message.WhichOneof('kind')}")
+        return getattr(message, kind)
+
+
+def _failure(error: BaseException) -> pb.Failure:
+    shown = "" if isinstance(error, UserError) else "".join(traceback.format_exception(error))
+    return pb.Failure(error=f"{type(error).__name__}: {error}", traceback=shown)

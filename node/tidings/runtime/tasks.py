@@ -1,0 +1,44 @@
+"""Tasks that belong to a block of protocol code."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Coroutine
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+R = TypeVar("R")
+
+
+class TaskBlock:
+    """``async with``: tasks started in the block are cancelled when it ends.
+
+    If one of them fails, the block is cancelled and raises the task's own error.
+    """
+
+    def __init__(self) -> None:
+        self._group = asyncio.TaskGroup()
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    def start(self, task: Coroutine[Any, Any, R]) -> Awaitable[R]:
+        """Run ``task`` beside the block."""
+        started = self._group.create_task(task)
+        self._tasks.append(started)
+        return started
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        try:
+            await self._group.__aexit__(kind, error, trace)
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None

@@ -1,0 +1,126 @@
+"""Who waits for what: the waits of one node, woken by arrivals, described when all is stuck."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from tidings.api.message import Message
+
+
+@dataclass(eq=False)
+class _Wait:
+    text: str
+    since_s: float
+    #: whether a timer will end it
+    timed: bool
+    kind: type[Message] | None = None
+    #: None: any round and source
+    round: int | None = None
+    pending: set[int] = field(default_factory=set)
+    need: int = 1
+    #: suspects are not waited for
+    live: bool = False
+    woken: asyncio.Future[None] | None = None
+
+    def describe(self) -> str:
+        missing = f" from {', '.join(map(str, sorted(self.pending)))}" if self.pending else ""
+        return f"{self.text}{missing} since {self.since_s:.3f} s"
+
+
+class Waiting:
+    """The open waits of a node."""
+
+    def __init__(self) -> None:
+        self._waits: list[_Wait] = []
+
+    def describe(self) -> list[str]:
+        """What the node waits for, one line each."""
+        return [wait.describe() for wait in self._waits]
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the node waits, and no timer will end any of its waits."""
+        return bool(self._waits) and not any(wait.timed for wait in self._waits)
+
+    async def round(
+        self,
+        kind: type[Message],
+        round_: int,
+        pending: set[int],
+        need: int,
+        timeout_s: float | None,
+        now_s: float,
+        suspected: set[int] | None,
+    ) -> None:
+        """Until ``need`` of the ``pending`` sources were heard, or the deadline (loop seconds).
+
+        With a set of suspects, those are not waited for, now or later.
+        """
+        text = f"{kind.__name__} of round {round_}"
+        wait = _Wait(text, now_s, timeout_s is not None, kind, round_, pending, need)
+        if suspected is not None:
+            wait.live = True
+            self._discount(wait, suspected)
+        if wait.need > 0:
+            await self._until_woken(wait, timeout_s)
+
+    async def next(self, kind: type[Message], timeout_s: float | None, now_s: float) -> None:
+        """Until a message of a kind arrives, or the deadline (loop seconds)."""
+        wait = _Wait(f"the next {kind.__name__}", now_s, timeout_s is not None, kind)
+        await self._until_woken(wait, timeout_s)
+
+    @contextmanager
+    def doing(self, text: str, now_s: float, timed: bool = False) -> Iterator[None]:
+        """A wait that something else ends, for the description's sake."""
+        wait = _Wait(text, now_s, timed)
+        self._waits.append(wait)
+        try:
+            yield
+        finally:
+            self._waits.remove(wait)
+
+    def arrived(self, kind: type[Message], round_: int, source: int) -> None:
+        """A message was filed: wake whom it concerns."""
+        for wait in self._waits:
+            if wait.kind is None or not issubclass(kind, wait.kind):
+                continue
+            if wait.round is None:
+                _wake(wait)
+            elif wait.round == round_ and source in wait.pending:
+                wait.pending.discard(source)
+                wait.need -= 1
+                if wait.need <= 0:
+                    _wake(wait)
+
+    def suspected(self, suspects: set[int]) -> None:
+        """Some peers are suspected dead: waits for live ones stop waiting for them."""
+        for wait in self._waits:
+            if wait.live:
+                self._discount(wait, suspects)
+                if wait.need <= 0:
+                    _wake(wait)
+
+    def _discount(self, wait: _Wait, suspects: set[int]) -> None:
+        gone = wait.pending & suspects
+        wait.pending -= gone
+        wait.need -= len(gone)
+
+    async def _until_woken(self, wait: _Wait, timeout_s: float | None) -> None:
+        loop = asyncio.get_running_loop()
+        wait.woken = loop.create_future()
+        timer = loop.call_later(timeout_s, _wake, wait) if timeout_s is not None else None
+        self._waits.append(wait)
+        try:
+            await wait.woken
+        finally:
+            self._waits.remove(wait)
+            if timer is not None:
+                timer.cancel()
+
+
+def _wake(wait: _Wait) -> None:
+    if wait.woken is not None and not wait.woken.done():
+        wait.woken.set_result(None)

@@ -1,0 +1,36 @@
+"""What a node needs of the world around it: real time and processes, or the simulator."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TypeVar
+
+from tidings.api.node import Clock
+from tidings.transports.base import Transport
+from tidings.v1 import records_pb2 as records
+
+R = TypeVar("R")
+
+
+class World(ABC):
+    """Time, computing and records. Waiting itself is asyncio's, on the loop's own clock."""
+
+    clock: Clock
+    transport: Transport
+    #: whether computing takes the time it takes; if not, it costs what the plan says
+    native: bool
+    #: loop seconds per emulated second
+    time_scale: float = 1.0
+
+    @abstractmethod
+    async def compute(self, work: Callable[[], R], cost_s: float | None, factor: float) -> R:
+        """Run ``work``, taking ``cost_s`` emulated seconds (None: as long as it takes)."""
+
+    @abstractmethod
+    async def evaluate(self, work: Callable[[], records.Evaluation]) -> None:
+        """Have ``work`` done beside the run and its row recorded; waits while too many are due."""
+
+    @abstractmethod
+    def event(self, event: records.Event) -> None:
+        """Write an event into the run's log."""

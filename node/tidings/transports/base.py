@@ -1,0 +1,97 @@
+"""What carries frames between nodes. Protocols never see it."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tidings.wire.frame import Buffer, ByteCount, Frame
+
+
+class LagHistogram:
+    """Lags by size, eight classes to the octave, so that any number of them takes no room."""
+
+    def __init__(self) -> None:
+        self._classes: Counter[int] = Counter()
+        self.count = 0
+        self.max_ns = 0
+
+    def add(self, lag_ns: int) -> None:
+        """Count a lag; early is counted as on time."""
+        self.count += 1
+        self.max_ns = max(self.max_ns, lag_ns)
+        self._classes[int(8 * math.log2(max(lag_ns, 1)))] += 1
+
+    def quantile_ns(self, q: float) -> int:
+        """The lag below which a fraction ``q`` lies, to within 9 %; 0 where there is none."""
+        left = q * self.count
+        for index in sorted(self._classes):
+            left -= self._classes[index]
+            if left <= 0:
+                return min(self.max_ns, round(2 ** ((index + 1) / 8)))
+        return 0
+
+
+@dataclass
+class LinkCounters:
+    """One directed link, as its sender counts it."""
+
+    #: handed to the link
+    counts: ByteCount = field(default_factory=ByteCount)
+    messages: int = 0
+    #: lost by the link, as asked for
+    lost_messages: int = 0
+    lost_bytes: int = 0
+    #: came due while there was no connection
+    undeliverable_messages: int = 0
+    undeliverable_bytes: int = 0
+    reconnects: int = 0
+    blocked_ns: int = 0
+    #: how much later than the model each chunk left, wall time
+    lag: LagHistogram = field(default_factory=LagHistogram)
+
+    def accept(self, frame: Frame) -> None:
+        """Count a frame that was handed over."""
+        self.counts.add(frame.counts)
+        self.messages += 1
+
+    def reset(self) -> None:
+        """Start again from zero: what came before was measuring, not running."""
+        self.__dict__.update(LinkCounters().__dict__)
+
+
+class Transport(ABC):
+    """The links of one node, seen from that node.
+
+    ``receive(source, frame)`` is set by the node before traffic starts, and is called in the node's
+    own loop, in the order in which a link's frames were sent.
+    """
+
+    receive: Callable[[int, Buffer], None]
+    #: called with (peer, True) when a peer is suspected dead and (peer, False) when it is back
+    suspect: Callable[[int, bool], None]
+    #: outgoing links, by target
+    links: dict[int, LinkCounters]
+
+    @property
+    def refused(self) -> Counter[str]:
+        """What was refused before it was a frame of the node's, by reason."""
+        return Counter()
+
+    @abstractmethod
+    async def send(self, target: int, frame: Frame) -> None:
+        """Hand a frame to the link to ``target``; waits while the link's queue is full.
+
+        At most once and in order. Returning says that the link took it, not that it arrived.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """End cleanly: what was accepted still goes out."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """End abruptly, as a crash does: nothing more goes out."""

@@ -1,0 +1,156 @@
+"""An asyncio event loop on virtual time: it never waits, it moves its clock to the next event.
+
+Protocol code, ``asyncio.timeout``, task groups and futures work on it unchanged. There is no I/O: a
+transport for this loop schedules its deliveries with ``call_at``.
+
+Events are ordered by (time in ns, tie, sequence): equal times run in the order in which they were
+scheduled, or, with a seed, in an order drawn from it, which is how the order of simultaneous events
+is explored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from tidings.errors import Deadlock
+from tidings.units import NS_PER_S
+
+R = TypeVar("R")
+
+
+class _Event(asyncio.TimerHandle):
+    """A timer handle that is ordered by (ns, tie, sequence); asyncio's own order has no ties."""
+
+    __slots__ = ("key",)
+
+    def __init__(
+        self,
+        key: tuple[int, int, int],
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: asyncio.AbstractEventLoop,
+        context: contextvars.Context | None,
+    ) -> None:
+        super().__init__(key[0] / NS_PER_S, callback, args, loop, context)
+        self.key = key
+
+    def __lt__(self, other: object) -> bool:
+        return isinstance(other, _Event) and self.key < other.key
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """The loop; ``on_deadlock`` is asked for the error to raise when nothing can ever run again."""
+
+    def __init__(self, tie_seed: int | None = None) -> None:
+        super().__init__()
+        self._now_ns = 0
+        self._events: list[_Event] = []
+        self._sequence = 0
+        self._ties = random.Random(tie_seed) if tie_seed is not None else None
+        #: (interval, next time, callback) of a watcher that must not keep the loop alive
+        self._watch: tuple[int, int, Callable[[], None]] | None = None
+        self.on_deadlock: Callable[[], Exception] = lambda: Deadlock("nothing can run")
+
+    @property
+    def now_ns(self) -> int:
+        """Virtual nanoseconds since the loop was made."""
+        return self._now_ns
+
+    def time(self) -> float:
+        """Virtual seconds since the loop was made."""
+        return self._now_ns / NS_PER_S
+
+    def at_ns(
+        self,
+        when_ns: int,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Run ``callback`` at a virtual time given in whole nanoseconds."""
+        self._sequence += 1
+        tie = self._ties.getrandbits(32) if self._ties else 0
+        key = (max(when_ns, self._now_ns), tie, self._sequence)
+        event = _Event(key, callback, args, self, context)
+        heapq.heappush(self._events, event)
+        return event
+
+    def call_at(  # type: ignore[override]
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """As asyncio's, on virtual time."""
+        return self.at_ns(round(when * NS_PER_S), callback, *args, context=context)
+
+    def call_later(  # type: ignore[override]
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """As asyncio's, on virtual time."""
+        when_ns = self._now_ns + round(delay * NS_PER_S)
+        return self.at_ns(when_ns, callback, *args, context=context)
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Cancelled events are skipped when their time comes."""
+
+    def _run_once(self) -> None:
+        """One turn of the loop: the callbacks that are ready, or else the next event."""
+        ready = self._ready  # type: ignore[attr-defined]
+        if not ready:
+            event = self._next_event()
+            if event is None:
+                raise self.on_deadlock()
+            self._now_ns = event.key[0]
+            ready.append(event)
+            self._run_watch()
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._run()
+
+    def watch(self, interval_ns: int, callback: Callable[[], None]) -> None:
+        """Call ``callback`` at least that often while time goes on, but not to make it go on."""
+        self._watch = (interval_ns, self._now_ns + interval_ns, callback)
+
+    def _run_watch(self) -> None:
+        if self._watch is not None and self._now_ns >= self._watch[1]:
+            interval_ns, _, callback = self._watch
+            self._watch = (interval_ns, self._now_ns + interval_ns, callback)
+            callback()
+
+    def _next_event(self) -> _Event | None:
+        while self._events:
+            event = heapq.heappop(self._events)
+            if not event.cancelled():
+                return event
+        return None
+
+
+def run_virtual(main: Coroutine[Any, Any, R], loop: VirtualLoop) -> R:
+    """Run ``main`` to its end on ``loop``; Deadlock if it waits for what can never come."""
+    asyncio.set_event_loop(None)
+    task = loop.create_task(main)
+    try:
+        return loop.run_until_complete(task)
+    finally:
+        _cancel_all(loop)
+        loop.close()
+
+
+def _cancel_all(loop: VirtualLoop) -> None:
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))

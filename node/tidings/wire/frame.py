@@ -1,0 +1,89 @@
+"""Frames: the bytes of one message on a link, and what they are made of."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from typing import Self
+
+#: length of what follows, length of the header
+PREFIX = struct.Struct("<IH")
+
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(slots=True)
+class ByteCount:
+    """Bytes by what they are; see the Bytes message in records.proto."""
+
+    payload: int = 0
+    metadata: int = 0
+    header: int = 0
+    control: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.payload + self.metadata + self.header + self.control
+
+    def add(self, other: ByteCount) -> None:
+        """Count ``other`` in, in place."""
+        self.payload += other.payload
+        self.metadata += other.metadata
+        self.header += other.header
+        self.control += other.control
+
+    def copy(self) -> Self:
+        """The count as it stands now."""
+        return type(self)(self.payload, self.metadata, self.header, self.control)
+
+    def as_dict(self) -> dict[str, int]:
+        """By name, with the total first."""
+        return {"total": self.total} | {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """An encoded message, cut into the chunks in which it will leave."""
+
+    chunks: tuple[bytes, ...]
+    counts: ByteCount
+
+    @property
+    def size_bytes(self) -> int:
+        """The length of all chunks together."""
+        return self.counts.total
+
+    @property
+    def chunk_sizes(self) -> list[int]:
+        """The chunks' lengths in the order in which they leave."""
+        return [len(chunk) for chunk in self.chunks]
+
+    def joined(self) -> bytes:
+        """The frame in one piece."""
+        return self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
+
+
+def cut(parts: Iterable[Buffer], chunk_bytes: int) -> tuple[bytes, ...]:
+    """Copy ``parts`` into consecutive chunks of ``chunk_bytes`` (the last one shorter).
+
+    The copy is the only one on the sending side; it also makes the frame independent of tensors
+    that the sender goes on to change.
+    """
+    return tuple(_chunks(parts, chunk_bytes))
+
+
+def _chunks(parts: Iterable[Buffer], chunk_bytes: int) -> Iterator[bytes]:
+    pieces: list[Buffer] = []
+    room = chunk_bytes
+    for part in parts:
+        view = memoryview(part)
+        while len(view) >= room:
+            yield b"".join((*pieces, view[:room]))
+            pieces, view, room = [], view[room:], chunk_bytes
+        if len(view):
+            pieces.append(view)
+            room -= len(view)
+    if pieces:
+        yield b"".join(pieces)
