@@ -59,8 +59,12 @@ class LocalQuadratic(LocalProblem):
         self._noise = problem.noise
         self._rotation = _rotation(problem, seed)
         self._average = _average(problem, nodes, seed)
-        self._constants = self._average.constants
         self._eigenvalues, self._center = _diagonal(problem, node, seed)
+
+    @property
+    def constants(self) -> Constants:
+        """mu and L as asked for, and the exact optimum."""
+        return self._average.constants
 
     def initial(self) -> torch.Tensor:
         """The origin."""
