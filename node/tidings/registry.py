@@ -46,7 +46,7 @@ base_directory: ContextVar[Path] = ContextVar("base_directory", default=Path())
 
 
 def resolve_path(path: str) -> str:
-    """``path`` as an absolute one, seen from the experiment file; ValueError if nothing is there."""
+    """``path`` made absolute, seen from the experiment file; ValueError if nothing is there."""
     absolute = (base_directory.get() / path).expanduser().resolve()
     if not absolute.exists():
         raise ValueError(f"there is no file {absolute}")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tidings.api import Dataset, Problem
-from tidings.errors import MissingExtra
+from tidings.errors import ConfigError, MissingExtra
 from tidings.problems import packaged
 from tidings.problems.supervised import SupervisedProblem
 from tidings.problems.tables import read_table
@@ -224,8 +224,8 @@ def test_faulty_files_name_the_line(tmp_path: Path, name: str, text: str, words:
 
 
 def test_missing_and_binary_files(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there is no file"):
-        Problem.parse({"kind": "logistic_regression", "dataset": "nowhere"}).preload()
+    with pytest.raises(ConfigError, match="there is no file"):
+        Problem.parse({"kind": "logistic_regression", "dataset": "nowhere"})
     binary = tmp_path / "x"
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="not UTF-8"):

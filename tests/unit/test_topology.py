@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tidings.errors import ConfigError
 from tidings_coordinator.topology import Graph, Schedule, Topology, topologies
 
 pytestmark = pytest.mark.unit
@@ -296,7 +297,7 @@ def test_a_custom_graph_from_a_file(tmp_path: Path) -> None:
     file.write_text("0 1\n1 to 2\n")
     with pytest.raises(ValueError, match=r"edges.txt:2: '1 to 2' is not an edge"):
         build({"kind": "custom", "file": str(file)}, 3)
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="there is no file"):
         build({"kind": "custom", "file": str(tmp_path / "absent")}, 3)
 
 

@@ -195,7 +195,8 @@ class NodeProcess:
         control.send(pb.NodeMessage(final=node.final()))
         await self._expect(control, "shutdown")
         deadline = time.monotonic() + plan.linger_s
-        while metrics.scrapes == seen and time.monotonic() < deadline:
+        # scrapes come from another thread
+        while metrics.scrapes == seen and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
     async def _expect(self, control: ControlClient, kind: str) -> Any:
