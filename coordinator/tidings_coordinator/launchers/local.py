@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import json
+import os
+import sys
 from dataclasses import dataclass
 
-from tidings_coordinator.launchers.base import Launcher, launchers
+from tidings.errors import RunError
+from tidings.runtime.main import ONE_THREAD
+from tidings_coordinator.launchers.base import Exit, Launcher, NodeGroup, Order, launchers
+
+#: importing torch on a cold disk takes its time
+_READY_S = 120.0
+_LINE_LIMIT = 1 << 20
 
 
 @launchers.register("local")
@@ -16,3 +27,97 @@ class Local(Launcher):
     host: str = "127.0.0.1"
     #: the coordinator's port; 0 for any free one
     port: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 1 << 16:
+            raise ValueError(f"a port lies between 0 and 65535, got {self.port}")
+
+    def group(self) -> NodeGroup:
+        """A fork server and its children."""
+        return LocalNodes(self.host)
+
+
+class LocalNodes(NodeGroup):
+    """Children of a fork server (see tidings.runtime.forkserver); all die with this process."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._server: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
+        self.exits = asyncio.Queue()
+        #: process ids of the nodes
+        self.pids: dict[int, int] = {}
+
+    async def start(self, order: Order) -> None:
+        """Start the fork server, then all nodes from it."""
+        options = {
+            "run": order.run,
+            "coordinator": order.coordinator,
+            "host": self._host,
+            "protocol": order.protocol,
+            "problem": order.problem,
+            "parent": os.getpid(),
+        }
+        log = order.logs / "forkserver.log"
+        with log.open("ab") as errors:
+            self._server = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "tidings.runtime.forkserver",
+                json.dumps(options),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=errors,
+                env=os.environ | ONE_THREAD,
+                limit=_LINE_LIMIT,
+                # Ctrl-C is for the coordinator, which then ends the nodes in order
+                start_new_session=True,
+            )
+        self._reader = asyncio.create_task(self._read())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._ready.wait(), _READY_S)
+        if self._server.returncode is not None or not self._ready.is_set():
+            raise RunError(f"the node server did not start; see {log}")
+        start = [
+            {"node": node, "log": str(order.logs / f"node-{node:04d}.log")}
+            for node in range(order.nodes)
+        ]
+        self._tell(start=start)
+
+    async def signal(self, node: int, number: int) -> None:
+        """Send a node process a signal."""
+        self._tell(signal=number, node=node)
+
+    async def stop(self) -> None:
+        """Close the fork server's input: it kills and reaps its children, and ends."""
+        if self._server is None:
+            return
+        if self._server.stdin is not None:
+            self._server.stdin.close()
+        try:
+            await asyncio.wait_for(self._server.wait(), 10)
+        except TimeoutError:
+            self._server.kill()
+            await self._server.wait()
+        if self._reader is not None:
+            await self._reader
+        self._server = None
+
+    def _tell(self, **command: object) -> None:
+        if self._server is not None and self._server.stdin is not None:
+            self._server.stdin.write(json.dumps(command).encode() + b"\n")
+
+    async def _read(self) -> None:
+        """Take down what the server says, until it ends."""
+        assert self._server is not None
+        assert self._server.stdout is not None
+        async for line in self._server.stdout:
+            message = json.loads(line)
+            if "ready" in message:
+                self._ready.set()
+            elif "started" in message:
+                self.pids[message["started"]] = message["pid"]
+            elif "exited" in message:
+                self.exits.put_nowait(Exit(message["exited"], message["code"]))
+        self._ready.set()

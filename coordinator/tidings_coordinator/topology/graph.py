@@ -256,6 +256,7 @@ class Schedule:
             stochastic=self.stochastic,
             nodes=self.nodes,
             edges=len(union.edges),
+            arcs=sum(len(phase.graph.arcs) for phase in self.phases) / len(self.phases),
             directed=union.directed,
             spectral_gap=spectral_gap([phase.weights for phase in self.phases], self.every),
             chi_1=chi_1,

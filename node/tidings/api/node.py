@@ -61,6 +61,8 @@ class GraphFacts:
     nodes: int
     #: undirected edges (or directed arcs, where the graph is directed)
     edges: int
+    #: pairs (i sends to j) in one round; the average over a time-varying graph's phases
+    arcs: float
     directed: bool
     #: what the mixing matrices guarantee: rows sum to 1, columns do, or both
     stochastic: Literal["row", "column", "doubly"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -41,6 +41,13 @@ class Protocol(Plugin):
 
         Called before anything is started; override to ask for more.
         """
+
+    def traffic(self, graph: GraphFacts) -> Mapping[type[Message], float]:
+        """Messages of each type that all nodes together send per round, for predictions.
+
+        A round of an asynchronous protocol is one local step of every node.
+        """
+        return {self.messages[0]: graph.arcs}
 
 
 protocols: Registry[Protocol] = Registry("protocols", "tidings.protocols")

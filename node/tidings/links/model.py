@@ -37,9 +37,11 @@ class Served(NamedTuple, Generic[T]):
 class _Lane(Generic[T]):
     #: (ready at, size, item)
     queue: deque[tuple[int, int, T]] = field(default_factory=deque)
-    #: not to be served before this time, because the stage behind is busy
-    hold_ns: int = 0
+    #: the stage behind is busy until then
+    busy_ns: int = 0
     deficit_bytes: int = 0
+    #: whether it has had its quantum of this turn
+    granted: bool = False
 
 
 class FairLine(Generic[T]):
@@ -54,15 +56,16 @@ class FairLine(Generic[T]):
         self._free_ns = 0
 
     def push(self, now_ns: int, lane: int, size_bytes: int, item: T) -> None:
-        """Queue a chunk behind the lane's others."""
+        """Queue a chunk behind the lane's others; all that begins by then must be served before."""
+        self._free_ns = max(self._free_ns, now_ns)
         line = self._lanes.setdefault(lane, _Lane())
         if not line.queue:
             self._turns.append(lane)
         line.queue.append((now_ns, size_bytes, item))
 
     def hold(self, lane: int, until_ns: int) -> None:
-        """Serve nothing more of this lane before ``until_ns``."""
-        self._lanes[lane].hold_ns = until_ns
+        """The stage behind the lane is busy until then, so its next chunk need not hurry."""
+        self._lanes[lane].busy_ns = until_ns
 
     def next_ns(self) -> int | None:
         """When the next chunk can begin; None while nothing is queued."""
@@ -80,26 +83,31 @@ class FairLine(Generic[T]):
         _, size_bytes, item = line.queue.popleft()
         line.deficit_bytes -= size_bytes
         if not line.queue:
-            line.deficit_bytes = 0
+            line.deficit_bytes, line.granted = 0, False
             self._turns.popleft()
         self._free_ns = begin_ns + serialization_ns(size_bytes, self.rate_bit_per_s)
         return Served(lane, size_bytes, item, self._free_ns)
 
     def _ready_ns(self, lane: int) -> int:
         line = self._lanes[lane]
-        return max(line.queue[0][0], line.hold_ns)
+        arrived_ns, size_bytes, _ = line.queue[0]
+        # in time for the stage behind to be free, even if every other lane is served first
+        ahead_ns = len(self._turns) * serialization_ns(size_bytes, self.rate_bit_per_s)
+        return max(arrived_ns, line.busy_ns - ahead_ns)
 
     def _take_turn(self, begin_ns: int) -> int:
-        """The lane whose deficit pays for its next chunk, moving on from those that must wait."""
+        """The lane whose deficit pays for its next chunk; each turn brings it one quantum."""
         while True:
             lane = self._turns[0]
             line = self._lanes[lane]
             if self._ready_ns(lane) <= begin_ns:
-                if line.deficit_bytes >= line.queue[0][1]:
+                size_bytes = line.queue[0][1]
+                if not line.granted and line.deficit_bytes < size_bytes:
+                    line.deficit_bytes += self._quantum_bytes
+                    line.granted = True
+                if line.deficit_bytes >= size_bytes:
                     return lane
-                line.deficit_bytes += self._quantum_bytes
-                if line.deficit_bytes >= line.queue[0][1]:
-                    return lane
+            line.granted = False
             self._turns.rotate(-1)
 
 
@@ -215,9 +223,7 @@ class Egress(Generic[T]):
             link = self._links[served.lane]
             link.waiting_bytes -= served.size_bytes
             self._depart(served.lane, message, index, last, served.size_bytes, served.end_ns)
-            # the card takes up this link's next chunk just in time for the link to be free
-            ahead_ns = serialization_ns(served.size_bytes, self._nic.rate_bit_per_s)
-            self._nic.hold(served.lane, link.busy_ns - ahead_ns)
+            self._nic.hold(served.lane, link.busy_ns)
 
     def _depart(
         self, target: int, message: _Message[T], index: int, last: bool, size: int, ready_ns: int
@@ -241,6 +247,7 @@ class Ingress(Generic[T]):
         self._nic: FairLine[T] | None = None
         if math.isfinite(nic_bit_per_s):
             self._nic = FairLine(nic_bit_per_s, quantum_bytes)
+        self._through: deque[tuple[T, int]] = deque()
 
     @property
     def limited(self) -> bool:
@@ -250,12 +257,18 @@ class Ingress(Generic[T]):
     def arrive(self, now_ns: int, source: int, size_bytes: int, item: T) -> None:
         """A chunk has come over the link from ``source``."""
         assert self._nic is not None
+        self._settle(now_ns)
         self._nic.push(now_ns, source, size_bytes, item)
 
     def advance(self, now_ns: int) -> Iterator[tuple[T, int]]:
         """(item, time at which it is through) of chunks that began by ``now_ns``."""
+        self._settle(now_ns)
+        while self._through:
+            yield self._through.popleft()
+
+    def _settle(self, now_ns: int) -> None:
         while self._nic is not None and (served := self._nic.serve(now_ns)) is not None:
-            yield served.item, served.end_ns
+            self._through.append((served.item, served.end_ns))
 
     def next_ns(self) -> int | None:
         """When the next chunk can begin."""

@@ -10,26 +10,30 @@
 The starter decides by committing: whoever asks about an exchange that it did not commit is told
 ABORT (presumed abort). So both commit or neither does, whatever messages are lost; only a starter
 that dies between its commit and the answerer's leaves the answerer in doubt, which is counted and
-taken for an abort. Asks, offers and decisions may be repeated: each is answered the same way again.
+taken for an abort. Asks, offers and decisions may be repeated, at growing intervals: each is
+answered the same way again.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from tidings.api.message import Message
 from tidings.api.node import Ask, Commit, Offer, Outcome
+from tidings.runtime.plan import NodePlan
 from tidings.v1 import data_pb2 as pb
 
 #: sends (peer, handshake, message) over the link, in order
 Transmit = Callable[[int, pb.Exchange, Message | None], Awaitable[None]]
 
-#: how often an answerer repeats its offer before it takes a silent starter for dead
-_PATIENCE = 10
+#: how often an answerer repeats its offer before it gives up a starter that is suspected dead
+_PATIENCE = 5
+#: repeats after which the interval between them does not double any more
+_DOUBLINGS = 6
 
 
 @dataclass
@@ -45,6 +49,8 @@ class _Open:
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
     repeats: int = 0
+    #: since when an answer is awaited, loop seconds
+    since_s: float = field(default_factory=lambda: asyncio.get_running_loop().time())
 
     def is_with(self, peer: int, id_: int, starter: int) -> bool:
         """Whether a frame belongs to this exchange."""
@@ -55,13 +61,32 @@ class _Open:
         return pb.Exchange(phase=phase, id=self.id, starter=self.starter)
 
 
-class Exchanger:
-    """One node's side of all its exchanges. ``retry_s`` is in wall seconds of the loop."""
+def retry_interval_s(plan: NodePlan, frame_bytes: int) -> float:
+    """Loop seconds that an answer may reasonably take: several times an undisturbed exchange."""
+    card = min(plan.nic.egress_bit_per_s, plan.nic.ingress_bit_per_s)
+    slowest_s = max(
+        (
+            shape.delay_ns / 1e9 + 8 * frame_bytes / min(shape.rate_bit_per_s, card)
+            for shape in plan.links.values()
+        ),
+        default=0.0,
+    )
+    return (1.0 + 8 * slowest_s) * plan.time_scale
 
-    def __init__(self, node: int, transmit: Transmit, retry_s: float) -> None:
+
+class Exchanger:
+    """One node's side of all its exchanges.
+
+    ``retry_s`` is in seconds of the loop; ``suspected`` are the peers that are suspected dead now.
+    """
+
+    def __init__(
+        self, node: int, transmit: Transmit, retry_s: float, suspected: Set[int] = frozenset()
+    ) -> None:
         self._node = node
         self._transmit = transmit
         self._retry_s = retry_s
+        self._suspected = suspected
         self._offer: Offer | None = None
         self._commit: Commit | None = None
         self._open: _Open | None = None
@@ -87,8 +112,8 @@ class Exchanger:
         """A frame of an exchange has come."""
         self._inbox.put_nowait((source, header, message))
 
-    async def start(self, peer: int, ask: Ask | None, within_s: float) -> Outcome:
-        """Exchange with ``peer``; REFUSED where it did not happen within the deadline."""
+    async def start(self, peer: int, ask: Ask | None, within_s: float | None) -> Outcome:
+        """Exchange with ``peer``; REFUSED where it did not happen within the deadline, if any."""
         if not self.participates:
             raise RuntimeError("exchange() needs on_exchange(offer, commit) first")
         mine: _Open | None = None
@@ -100,7 +125,8 @@ class Exchanger:
                 self._next_id += 1
                 while not mine.outcome.done():
                     await self._transmit(peer, mine.header(pb.Exchange.ASK), shown)
-                    await asyncio.wait([mine.outcome], timeout=self._retry_s)
+                    await asyncio.wait([mine.outcome], timeout=self._interval_s(mine))
+                    mine.repeats += 1
         except TimeoutError:
             if mine is not None and self._give_up(mine):
                 await self._transmit(peer, mine.header(pb.Exchange.ABORT), None)
@@ -148,7 +174,9 @@ class Exchanger:
                     self._freed.clear()
                     await self._freed.wait()
         except TimeoutError:
-            self.counters["in_doubt"] += 1
+            if self._answering:
+                self.counters["in_doubt"] += 1
+                self._free()
 
     async def serve(self) -> None:
         """Answer what arrives, one frame after the other, until cancelled."""
@@ -160,9 +188,8 @@ class Exchanger:
             pb.Exchange.ABORT: self._on_abort,
         }
         while True:
-            timeout = self._retry_s if self._answering else None
             try:
-                async with asyncio.timeout(timeout):
+                async with asyncio.timeout_at(self._repeat_at_s()):
                     source, header, message = await self._inbox.get()
             except TimeoutError:
                 await self._repeat_offer()
@@ -184,8 +211,8 @@ class Exchanger:
             return
         if mine is not None and mine.peer == source and mine.starter == self._node > source:
             # both ask each other: the lower number goes first
-            mine.outcome.set_result(Outcome.REFUSED)
-            self._open = None
+            self._give_up(mine)
+            self._free()
         if self._open is not None or self._closed or self._offer is None:
             refusal = pb.Exchange(phase=pb.Exchange.REFUSE, id=header.id, starter=source)
             await self._transmit(source, refusal, None)
@@ -194,12 +221,18 @@ class Exchanger:
         self._open = _Open(source, header.id, source, value)
         await self._transmit(source, self._open.header(pb.Exchange.OFFER), value)
 
+    def _repeat_at_s(self) -> float | None:
+        """When the open offer is to be repeated, loop seconds; other arrivals do not put it off."""
+        mine = self._open
+        return mine.since_s + self._interval_s(mine) if mine and self._answering else None
+
     async def _repeat_offer(self) -> None:
         mine = self._open
         if mine is None or mine.starter == self._node:
             return
         mine.repeats += 1
-        if mine.repeats > _PATIENCE:
+        mine.since_s = asyncio.get_running_loop().time()
+        if mine.repeats > _PATIENCE and mine.peer in self._suspected:
             self.counters["in_doubt"] += 1
             self._free()
             return
@@ -253,6 +286,10 @@ class Exchanger:
             and not mine.outcome.done()
         ):
             mine.outcome.set_result(Outcome.REFUSED)
+
+    def _interval_s(self, mine: _Open) -> float:
+        """How long to wait for an answer before asking again."""
+        return self._retry_s * 2.0 ** min(mine.repeats, _DOUBLINGS)
 
     # -- engagement ----------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from tidings.api.message import Delivery, Inbox, Message
 from tidings.api.node import Ask, Commit, Node, Offer, Outcome, Outgoing, Tasks, WaitFor
 from tidings.errors import NodeCrashed, WireError
 from tidings.runtime.byzantine import attacker_for
-from tidings.runtime.exchange import Exchanger
+from tidings.runtime.exchange import Exchanger, retry_interval_s
 from tidings.runtime.ledger import Ledger, measure
 from tidings.runtime.mailbox import Mailbox
 from tidings.runtime.parts import Parts
@@ -53,10 +53,11 @@ class RuntimeNode(Node):
         self.on_probe: Callable[[int, pb.Probe], None] = lambda source, probe: None
         self._world = world
         self._mailbox = Mailbox(plan.mailbox_messages)
-        self._exchanger = Exchanger(plan.node, self._handshake, self._retry_s())
+        self._suspected: set[int] = set()
+        retry_s = retry_interval_s(plan, self.codec.max_frame_bytes)
+        self._exchanger = Exchanger(plan.node, self._handshake, retry_s, self._suspected)
         self._attacker = attacker_for(plan, self.protocol, self._spy)
         self._rngs: dict[str, np.random.Generator] = {}
-        self._suspected: set[int] = set()
         self._heard = frozenset(plan.in_neighbors)
         #: behind the fence
         self.dead = False
@@ -73,28 +74,41 @@ class RuntimeNode(Node):
         """Start the protocol; the task ends when the protocol's run() does."""
         # what was counted until now was measuring, not running
         self.ledger = Ledger(self.id, self._world.transport.links)
-        self._answers = asyncio.create_task(self._exchanger.serve())
         self._main = asyncio.create_task(self._live())
+        self._answers = asyncio.create_task(self._exchanger.serve())
+        self._answers.add_done_callback(lambda _: self._main and self._main.cancel())
         return self._main
 
     async def _live(self) -> None:
-        await self._evaluate(final=False)
-        await self.protocol.run(self)
+        try:
+            await self._evaluate(final=False)
+            await self.protocol.run(self)
+        except asyncio.CancelledError:
+            self._check_answers()
+            raise
         if not self._exchanger.participates:
             await self._evaluate(final=True)
 
     async def end(self) -> None:
-        """Wind up: settle the open exchange, unwind the protocol, measure the final model."""
+        """Wind up: settle the open exchange, unwind the protocol, measure the final model.
+
+        A peer may still ask what became of an exchange, and is answered for as long as the loop
+        runs.
+        """
         assert self._main is not None
-        assert self._answers is not None
         self._ended.set()
         await self._exchanger.settle(self.plan.wait_s * self.plan.time_scale)
         finished = self._main.done()
         self._main.cancel()
-        self._answers.cancel()
-        await asyncio.wait([self._main, self._answers])
+        await asyncio.wait([self._main])
+        self._check_answers()
         if self._exchanger.participates or not finished:
             await self._evaluate(final=True)
+
+    def _check_answers(self) -> None:
+        """Raise what ended the answering: an offer or a commit of the protocol that failed."""
+        if self._answers is not None and self._answers.done():
+            self._answers.result()
 
     def crash(self) -> None:
         """The fence: from now on no effect of this node is visible."""
@@ -153,23 +167,13 @@ class RuntimeNode(Node):
     async def compute(self, work: Callable[[], R], gradients: float = 1.0) -> R:
         self._alive()
         began_s = self.clock.now_s
-        result = await self._world.compute(work, self._cost_s(gradients), self.plan.compute.factor)
+        plan = self.plan.compute
+        cost_s = plan.cost_s(gradients, self._world.native, self.rng("compute time"))
+        result = await self._world.compute(work, cost_s, plan.factor)
         self._alive()
         self.ledger.gradients += 1
         self.ledger.compute_s += self.clock.now_s - began_s
         return result
-
-    def _cost_s(self, gradients: float) -> float | None:
-        compute = self.plan.compute
-        time_s = compute.time_s
-        if time_s is None and not self._world.native:
-            time_s = compute.simulated_s
-        if time_s is None:
-            return None
-        luck = 1.0
-        if compute.spread:
-            luck = math.exp(compute.spread * self.rng("compute time").standard_normal())
-        return time_s * compute.factor * luck * gradients
 
     def rounds(self) -> Iterator[int]:
         for number in itertools.count():
@@ -245,7 +249,8 @@ class RuntimeNode(Node):
         self._alive()
         sources = set(self.in_neighbors if of is None else of)
         round_ = self.round
-        await self._wait_round(kind, round_, sources, wait_for or self._wait_for(), within_s)
+        policy = self._wait_for() if wait_for is None else wait_for
+        await self._wait_round(kind, round_, sources, policy, within_s)
         taken = self._mailbox.take_round(kind, round_, sources)
         missing = tuple(sorted(sources - set(taken)))
         self.ledger.refused["missing"] += len(missing)
@@ -283,11 +288,14 @@ class RuntimeNode(Node):
 
     async def recv(self, kind: type[M], within_s: float | None = None) -> Delivery[M] | None:
         self._alive()
-        delivery = self._mailbox.take_next(kind)
-        if delivery is None:
-            await self.waiting.next(kind, self._deadline(within_s), self.clock.now_s)
+        limit_s = self._deadline(within_s)
+        began_s, woken = asyncio.get_running_loop().time(), True
+        # an arrival wakes all who wait for its kind, and only one of them gets it
+        while (delivery := self._mailbox.take_next(kind)) is None and woken:
+            past_s = asyncio.get_running_loop().time() - began_s
+            left_s = None if limit_s is None else max(0.0, limit_s - past_s)
+            woken = await self.waiting.next(kind, left_s, self.clock.now_s)
             self._alive()
-            delivery = self._mailbox.take_next(kind)
         return delivery  # type: ignore[return-value]
 
     async def messages(self, kind: type[M]) -> AsyncIterator[Delivery[M]]:
@@ -341,7 +349,7 @@ class RuntimeNode(Node):
             return Outcome.REFUSED
         deadline = self._deadline(within_s)
         with self.waiting.doing(f"exchange with {peer}", self.clock.now_s):
-            return await self._exchanger.start(peer, ask, deadline or math.inf)
+            return await self._exchanger.start(peer, ask, deadline)
 
     def exclusive(self) -> AbstractAsyncContextManager[None]:
         self._alive()
@@ -351,17 +359,6 @@ class RuntimeNode(Node):
         if self._attacker is not None and message is not None:
             message = self._attacker.rewrite_alone(message, peer)
         await self._transmit(peer, message, header)
-
-    def _retry_s(self) -> float:
-        """How long an answer may reasonably take: several times an undisturbed exchange."""
-        slowest = max(
-            (
-                shape.delay_ns / 1e9 + 8 * self.codec.max_frame_bytes / shape.rate_bit_per_s
-                for shape in self.plan.links.values()
-            ),
-            default=0.0,
-        )
-        return (1.0 + 8 * slowest) * self.plan.time_scale
 
     # -- time, tasks, records ------------------------------------------------------------
 

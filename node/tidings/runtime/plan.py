@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,16 @@ class ComputePlan(_Plan):
     factor: float = 1.0
     #: standard deviation of the logarithm of a random factor
     spread: float = 0.0
+
+    def cost_s(self, gradients: float, native: bool, rng: np.random.Generator) -> float | None:
+        """Emulated seconds of that many gradients; None for as long as it takes (if ``native``)."""
+        time_s = self.time_s
+        if time_s is None:
+            if native:
+                return None
+            time_s = self.simulated_s
+        luck = math.exp(self.spread * rng.standard_normal()) if self.spread else 1.0
+        return time_s * self.factor * luck * gradients
 
 
 class AttackPlan(_Plan):

@@ -140,6 +140,8 @@ class NodeProcess:
                 return
             if kind != "probe":
                 raise RunError(f"unexpected {kind} before the start")
+            if message.probe.calibrate:
+                await transport.calibrate()
             results = []
             for target in message.probe.targets:
                 rate = min(plan.links[target].rate_bit_per_s, plan.nic.egress_bit_per_s)

@@ -123,7 +123,7 @@ class _Run:
             helper.cancel()
         if finished.done():
             finished.result()
-        await asyncio.gather(*(node.end() for node in self.nodes if not node.dead))
+        await asyncio.gather(*(_end(node) for node in self.nodes if not node.dead))
         return end_s
 
     async def _until_finished(self, tasks: list[asyncio.Task[None]]) -> None:
@@ -160,6 +160,13 @@ class _Run:
 
     def _deadlock(self) -> Exception:
         return Deadlock(deadlock_text({node.id: node.waiting.describe() for node in self.nodes}))
+
+
+async def _end(node: RuntimeNode) -> None:
+    try:
+        await node.end()
+    except Exception as error:
+        raise RunError(f"node {node.id} failed: {error!r}") from error
 
 
 def deadlock_text(waits: Mapping[int, Sequence[str]]) -> str:

@@ -23,7 +23,7 @@ class _Wait:
     need: int = 1
     #: suspects are not waited for
     live: bool = False
-    woken: asyncio.Future[None] | None = None
+    woken: asyncio.Future[bool] | None = None
 
     def describe(self) -> str:
         missing = f" from {', '.join(map(str, sorted(self.pending)))}" if self.pending else ""
@@ -67,10 +67,10 @@ class Waiting:
         if wait.need > 0:
             await self._until_woken(wait, timeout_s)
 
-    async def next(self, kind: type[Message], timeout_s: float | None, now_s: float) -> None:
-        """Until a message of a kind arrives, or the deadline (loop seconds)."""
+    async def next(self, kind: type[Message], timeout_s: float | None, now_s: float) -> bool:
+        """Until a message of a kind arrives, or the deadline (loop seconds); whether one has."""
         wait = _Wait(f"the next {kind.__name__}", now_s, timeout_s is not None, kind)
-        await self._until_woken(wait, timeout_s)
+        return await self._until_woken(wait, timeout_s)
 
     @contextmanager
     def doing(self, text: str, now_s: float, timed: bool = False) -> Iterator[None]:
@@ -108,19 +108,20 @@ class Waiting:
         wait.pending -= gone
         wait.need -= len(gone)
 
-    async def _until_woken(self, wait: _Wait, timeout_s: float | None) -> None:
+    async def _until_woken(self, wait: _Wait, timeout_s: float | None) -> bool:
+        """Whether it was woken before the deadline."""
         loop = asyncio.get_running_loop()
         wait.woken = loop.create_future()
-        timer = loop.call_later(timeout_s, _wake, wait) if timeout_s is not None else None
+        timer = loop.call_later(timeout_s, _wake, wait, False) if timeout_s is not None else None
         self._waits.append(wait)
         try:
-            await wait.woken
+            return await wait.woken
         finally:
             self._waits.remove(wait)
             if timer is not None:
                 timer.cancel()
 
 
-def _wake(wait: _Wait) -> None:
+def _wake(wait: _Wait, arrived: bool = True) -> None:
     if wait.woken is not None and not wait.woken.done():
-        wait.woken.set_result(None)
+        wait.woken.set_result(arrived)

@@ -12,6 +12,7 @@ import math
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from tidings.links.model import Egress
 from tidings.links.shape import LinkShape, NicShape
@@ -21,6 +22,8 @@ from tidings.transports.grpc_out import OutLink
 from tidings.transports.grpc_service import Identity
 from tidings.transports.io_thread import IoThread, WallClock
 from tidings.wire.frame import Frame
+
+_CALIBRATE_S = 10.0
 
 
 class GrpcTransport(Transport):
@@ -48,7 +51,8 @@ class GrpcTransport(Transport):
         self._home = asyncio.get_running_loop()
         #: guards the egress model, which both threads drive
         self._lock = threading.Lock()
-        self._egress = self._fresh_egress()
+        # until the start links are measured, and a probe that is lost measures nothing
+        self._egress = self._fresh_egress(lossless=True)
         self._out: dict[int, OutLink] = {}
         self._in = InLinks(
             identity, sources, check_length, self._arrived, clock, nic.ingress_bit_per_s,
@@ -96,6 +100,7 @@ class GrpcTransport(Transport):
                 self.links[target],
                 self._count_written,
                 self._post_suspect,
+                self._shapes[target],
                 self._shapes[target].shaped or math.isfinite(self._nic.egress_bit_per_s),
             )
             self._out[target] = link
@@ -110,10 +115,18 @@ class GrpcTransport(Transport):
         await asyncio.gather(*(one(target) for target in self._shapes))
         return failures
 
+    async def calibrate(self) -> None:
+        """Measure what the real way to each target takes; it counts towards the delay asked for."""
+        await self._io.run(self._calibrate())
+
+    async def _calibrate(self) -> None:
+        for link in self._out.values():
+            await link.calibrate(_CALIBRATE_S)
+
     def restart(self) -> None:
         """Start model and counters from zero, with the clock: the measuring is over."""
         with self._lock:
-            self._egress = self._fresh_egress()
+            self._egress = self._fresh_egress(lossless=False)
         self._io.post(self._in.reset)
         for counters in self.links.values():
             counters.reset()
@@ -179,11 +192,14 @@ class GrpcTransport(Transport):
         flying = shape.rate_bit_per_s / 8 * (shape.delay_ns + shape.jitter_ns) / 1e9
         return 2 * shape.queue_bytes + (flying if math.isfinite(flying) else 0)
 
-    def _fresh_egress(self) -> Egress[Frame]:
+    def _fresh_egress(self, lossless: bool) -> Egress[Frame]:
+        shapes = self._shapes
+        if lossless:
+            shapes = {target: replace(shape, loss=0.0) for target, shape in shapes.items()}
         return Egress(
             self._identity.node,
             self._seed,
-            self._shapes,
+            shapes,
             self._nic.egress_bit_per_s,
             self._quantum_bytes,
         )

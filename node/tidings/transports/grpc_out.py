@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 
 from grpc import aio
 
 from tidings.links.model import Departure
+from tidings.links.shape import LinkShape
 from tidings.transports.base import LinkCounters
 from tidings.transports.grpc_service import (
     MAX_WRITE_BYTES,
@@ -24,13 +26,15 @@ from tidings.wire.frame import Frame
 _RETRY_S = (0.2, 0.4, 0.8, 1.6, 2.0)
 #: small frames that are due together are written together up to this size
 _COALESCE_BYTES = 256 << 10
+_LEAD_PINGS = 5
 
 _BROKEN = (aio.AioRpcError, aio.UsageError, asyncio.InvalidStateError)
 
 
 class OutLink:
-    """Writes departures to one peer, each not before it is due.
+    """Writes departures to one peer, each so that it arrives when it is due.
 
+    What the real way takes counts towards the link's delay, once it has been calibrated.
     While there is no connection, what comes due is lost and counted: the link goes on in model
     time, it never blocks. After a cut it reconnects and continues at the next whole frame.
     """
@@ -44,6 +48,7 @@ class OutLink:
         counters: LinkCounters,
         written: Callable[[int, int], None],
         suspect: Callable[[int, bool], None],
+        shape: LinkShape,
         shaped: bool,
     ) -> None:
         self._peer = peer
@@ -52,7 +57,10 @@ class OutLink:
         self._counters = counters
         self._written = written
         self._suspect = suspect
+        self._delay_ns = shape.delay_ns
         self._shaped = shaped
+        #: what the real way takes; chunks are written that much before they are due
+        self._lead_ns = 0
         self._channel = aio.insecure_channel(address, options=OPTIONS)
         self._call: aio.StreamUnaryCall[bytes, bytes] | None = None
         self._queue: deque[Departure[Frame]] = deque()
@@ -71,6 +79,21 @@ class OutLink:
                 raise ValueError(f"expected node {self._peer}, found node {reply.node}")
             await self._open()
         self._spawn(self._write())
+
+    async def calibrate(self, timeout_s: float) -> None:
+        """Find out what the real way takes, so that it counts towards the delay asked for.
+
+        To be done while the machine is quiet; raises AioRpcError where the peer does not answer.
+        """
+        if self._delay_ns == 0:
+            return
+        trips_s = []
+        for _ in range(_LEAD_PINGS):
+            began = time.perf_counter()
+            await ping(self._channel, self._identity, timeout_s)
+            trips_s.append(time.perf_counter() - began)
+        one_way_ns = round(min(trips_s) / 2 * 1e9 / self._clock.time_scale)
+        self._lead_ns = min(one_way_ns, self._delay_ns)
 
     def depart(self, departure: Departure[Frame]) -> None:
         """Take over a chunk whose way is settled."""
@@ -133,14 +156,15 @@ class OutLink:
                 self._filled.clear()
                 await self._filled.wait()
             departure = self._queue[0]
-            wait_s = self._clock.loop_time(departure.due_ns) - asyncio.get_running_loop().time()
+            due = self._clock.loop_time(departure.due_ns - self._lead_ns)
+            wait_s = due - asyncio.get_running_loop().time()
             if wait_s > 0 and not departure.lost:
                 await asyncio.sleep(wait_s)
             await self._send_due()
 
     async def _send_due(self) -> None:
         """Write what is due, small chunks together."""
-        now_ns = self._clock.now_ns
+        now_ns = self._clock.now_ns + self._lead_ns
         pieces: list[bytes] = []
         size_bytes = taken_bytes = 0
         frames: list[Frame] = []

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import heapq
+import math
 import random
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -87,7 +88,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
-        """As asyncio's, on virtual time."""
+        """As asyncio's, on virtual time; at infinity: never."""
+        if when == math.inf:
+            return _Event((self._now_ns, 0, 0), callback, args, self, context)
         return self.at_ns(round(when * NS_PER_S), callback, *args, context=context)
 
     def call_later(  # type: ignore[override]
@@ -98,6 +101,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
         """As asyncio's, on virtual time."""
+        if delay == math.inf:
+            return self.call_at(delay, callback, *args, context=context)
         when_ns = self._now_ns + round(delay * NS_PER_S)
         return self.at_ns(when_ns, callback, *args, context=context)
 
@@ -145,6 +150,7 @@ def run_virtual(main: Coroutine[Any, Any, R], loop: VirtualLoop) -> R:
         return loop.run_until_complete(task)
     finally:
         _cancel_all(loop)
+        loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
 
 

@@ -28,8 +28,9 @@ WIRE_VERSION = 1
 #: a header holds scalars only; anything longer is not ours
 MAX_HEADER_BYTES = 4096
 
-#: fields whose values have no fixed length are checked by their compressor
 FLOAT32_BYTES = 4
+#: type, round and section lengths
+_TYPICAL_HEADER_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +200,11 @@ class Codec:
             else:
                 number = next(integers)
                 values[field.name] = bool(number) if field.kind == "bool" else number
-        return kind(**values), count
+        try:
+            return kind(**values), count
+        except Exception as error:
+            # a message type may check its own values
+            raise MalformedFrame(f"{kind.__name__} refuses its values: {error}") from error
 
     def _check_counts(
         self,
@@ -241,6 +246,17 @@ class Codec:
         except Exception as error:
             # a compressor of somebody else's may be less careful than ours
             raise MalformedFrame(f"{field.name}: {compressor.kind} cannot read it") from error
+
+    def expected_bytes(self, kind: type[Message]) -> float:
+        """What a message of that type usually takes on the wire."""
+        sections = [
+            self.dim * FLOAT32_BYTES
+            if field.kind == "vector"
+            else self._compressors[field.compressor].expected_bits(self.dim) / 8
+            for field in self._specs[kind]
+            if field.kind in ("vector", "compressed")
+        ]
+        return PREFIX.size + _TYPICAL_HEADER_BYTES + 2 * len(self._specs[kind]) + sum(sections)
 
     # -- agreement ---------------------------------------------------------------------------
 

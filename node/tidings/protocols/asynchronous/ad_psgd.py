@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tidings.api import Message, Node, Outcome, Protocol, Weights, protocols
+from tidings.api import GraphFacts, Message, Node, Outcome, Protocol, Weights, protocols
 
 
 @protocols.register("ad_psgd")
@@ -26,6 +26,10 @@ class ADPSGD(Protocol):
     """
 
     lr: float
+
+    def traffic(self, graph: GraphFacts) -> dict[type[Message], float]:
+        """Every node's step has one averaging, which takes a message each way."""
+        return {Weights: 2 * graph.nodes}
 
     async def run(self, node: Node) -> None:
         """Train and average until the given number of local steps is done."""

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import partial
 
-from tidings.api import Message, Node, Outcome, Protocol, Vector, protocols
+from tidings.api import GraphFacts, Message, Node, Outcome, Protocol, Vector, protocols
 from tidings.protocols.asynchronous.dadao_state import State
 from tidings.protocols.asynchronous.poisson import PoissonClock
 from tidings.units import Duration
@@ -46,6 +46,10 @@ class DADAO(Protocol):
     smoothness: float | None = None
 
     messages = (At, Dual)
+
+    def traffic(self, graph: GraphFacts) -> dict[type[Message], float]:
+        """A message each way per gossip, sqrt(2 chi_1 chi_2) gossips while nodes take one step."""
+        return {Dual: 2 * math.sqrt(2 * graph.chi_1 * graph.chi_2)}
 
     async def run(self, node: Node) -> None:
         """Keep the gradient clock and those of the edges to higher-numbered neighbours."""

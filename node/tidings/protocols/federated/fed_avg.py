@@ -51,6 +51,11 @@ class FedAvg(Protocol):
         if in_degrees[0] != len(in_degrees) - 1:
             raise ValueError("fed_avg needs a topology whose node 0 reaches all others: use star")
 
+    def traffic(self, graph: GraphFacts) -> dict[type[Message], float]:
+        """Down to and up from every client that is drawn."""
+        drawn = max(1, math.ceil(self.participation * (graph.nodes - 1)))
+        return {Global: drawn, Update: drawn}
+
     async def run(self, node: Node) -> None:
         """Serve or train, by role."""
         await (self._serve(node) if node.id == 0 else self._train(node))

@@ -1,0 +1,224 @@
+"""``tidings``: the command line.
+
+Exit codes: 0 the run completed over the network that was asked for (for other commands: done);
+1 a run failed or its network was not what was asked for; 2 the request cannot be carried out as it
+stands, and nothing was started; 130 aborted by Ctrl-C or SIGTERM.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec
+
+import typer
+
+from tidings.errors import MissingExtra, TidingsError, UserError
+from tidings_coordinator.experiment.load import load
+from tidings_coordinator.experiment.model import Experiment
+from tidings_coordinator.running import Outcome, default_directory, run_experiment
+from tidings_coordinator.terminal import size_text, watcher
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A testbed for distributed learning over real networks.",
+)
+
+P = ParamSpec("P")
+
+File = Annotated[Path, typer.Argument(help="the experiment file", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="change a key of the file; repeatable"),
+]
+Out = Annotated[Path | None, typer.Option("--out", help="the run directory, to be made")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="no progress display")]
+
+RUNS = Path("runs")
+
+
+def _reported(command: Callable[P, None]) -> Callable[P, None]:
+    """Tell the user of errors that are part of the contract in one message, not a traceback."""
+
+    @wraps(command)
+    def wrapper(*arguments: P.args, **options: P.kwargs) -> None:
+        try:
+            command(*arguments, **options)
+        except TidingsError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise typer.Exit(2 if isinstance(error, UserError) else 1) from None
+        except KeyboardInterrupt:
+            print("aborted", file=sys.stderr)
+            raise typer.Exit(130) from None
+
+    return wrapper
+
+
+@app.command()
+@_reported
+def run(
+    file: File,
+    overrides: Overrides = None,
+    out: Out = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run an experiment with the launcher that the file names, and write its report."""
+    outcome = _run_one(load(file, overrides or ()), file, out, quiet)
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+@_reported
+def simulate(
+    file: File,
+    overrides: Overrides = None,
+    out: Out = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run an experiment on virtual time: same file, same protocol code, no network."""
+    experiment = load(file, ["launcher=simulator", *(overrides or ())])
+    outcome = _run_one(experiment, file, out, quiet)
+    raise typer.Exit(outcome.exit_code)
+
+
+def _run_one(experiment: Experiment, file: Path, out: Path | None, quiet: bool) -> Outcome:
+    show = watcher(quiet)
+    path = out or default_directory(experiment, RUNS)
+    try:
+        source = file.read_text(encoding="utf-8")
+        outcome = run_experiment(experiment, source, path, show, file.resolve().parent)
+    finally:
+        show.close()
+    _summary(outcome)
+    _write_report(outcome.directory)
+    return outcome
+
+
+def _summary(outcome: Outcome) -> None:
+    found = outcome.result
+    reason = f" ({found['reason']})" if found["reason"] else ""
+    print(f"run {found['run']}{reason}; network {_network(found)}")
+    parts = [f"{found['rounds']:g} rounds", f"{found['time_s']:.1f} s"]
+    parts += [f"{size_text(found['bytes']['total'])} in {found['messages']} messages"]
+    if found["accuracy"] is not None:
+        parts.append(f"accuracy {100 * found['accuracy']:.1f} %")
+    if found["loss"] is not None:
+        parts.append(f"loss {found['loss']:.4g}")
+    print(", ".join(parts))
+    if found["to_target"] is not None:
+        cost = found["to_target"]
+        print(
+            f"to target {found['target']}: {size_text(cost['bytes'])}, {cost['time_s']:.1f} s, "
+            f"{cost['rounds']:g} rounds"
+        )
+
+
+def _network(found: dict[str, Any]) -> str:
+    texts = {"pass": "as asked for", "fail": "NOT as asked for", "unknown": "not measured"}
+    problems = found["fidelity"]["problems"]
+    return texts[found["checks"]] + (": " + "; ".join(problems) if problems else "")
+
+
+def _write_report(directory: Path) -> None:
+    from tidings_coordinator.report.page import write_report
+
+    try:
+        print(f"report: {write_report(directory)}")
+    except MissingExtra as error:
+        print(f"run directory: {directory} (no report: {error})")
+
+
+@app.command()
+@_reported
+def check(file: File, overrides: Overrides = None) -> None:
+    """Validate an experiment and print what it resolves to; start nothing."""
+    from tidings_coordinator.checking import describe
+
+    print(describe(load(file, overrides or ())))
+
+
+@app.command()
+@_reported
+def sweep(
+    file: File,
+    overrides: Overrides = None,
+    seeds: Annotated[int, typer.Option(help="runs per setting, with consecutive seeds")] = 1,
+    out: Out = None,
+    simulated: Annotated[bool, typer.Option("--simulate", help="on virtual time")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run every combination of comma-separated values, and compare them.
+
+    --set protocol.kind=d_psgd,choco_sgd --set network.rate=10Mbit,100Mbit --seeds 3: 12 runs.
+    """
+    from tidings_coordinator.sweeping import sweep as run_sweep
+
+    extra = ["launcher=simulator"] if simulated else []
+    directory, worst = run_sweep(
+        file, extra, overrides or [], seeds, out, lambda e, f, o: _run_one(e, f, o, quiet)
+    )
+    _write_comparison(sorted(directory.iterdir()), directory)
+    raise typer.Exit(worst)
+
+
+@app.command()
+@_reported
+def compare(
+    directories: Annotated[list[Path], typer.Argument(help="run directories")],
+    out: Annotated[Path, typer.Option("--out", help="where to write it")] = Path("comparison"),
+) -> None:
+    """Overlay runs: accuracy against bytes, seconds and rounds, and the cost to target."""
+    _write_comparison(directories, out)
+
+
+def _write_comparison(directories: list[Path], out: Path) -> None:
+    from tidings_coordinator.report.comparison import compare as compare_runs
+
+    table, page = compare_runs(directories, out)
+    print(table)
+    print(f"comparison: {page}")
+
+
+@app.command()
+@_reported
+def report(directory: Annotated[Path, typer.Argument(help="a run directory")]) -> None:
+    """Write the report of a run again, also of one that was broken off."""
+    from tidings_coordinator.report.page import write_report
+
+    print(f"report: {write_report(directory)}")
+
+
+@app.command("list")
+@_reported
+def list_(
+    family: Annotated[str, typer.Argument(help="protocols, compressors, topologies, ...")],
+    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+) -> None:
+    """What an experiment file can choose from."""
+    from tidings_coordinator.experiment.listing import listing, text
+
+    members = listing(family)
+    print(json.dumps(members, indent=1) if as_json else text(members))
+
+
+@app.command()
+@_reported
+def schema() -> None:
+    """Print the JSON Schema of the experiment file, for editors."""
+    from tidings_coordinator.experiment.schema import schema as make
+
+    print(json.dumps(make(), indent=1))
+
+
+def main() -> None:
+    """Entry point."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,374 @@
+"""Conducts a run of real nodes: join, plan, connect, measure, start, watch, stop, collect."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from tidings.errors import BarrierTimeout, Deadlock, NodeDied, RecordError, RunError
+from tidings.runtime.simulation import deadlock_text
+from tidings.v1 import control_pb2 as pb
+from tidings.v1 import records_pb2 as records
+from tidings_coordinator.control import fidelity
+from tidings_coordinator.control.server import ControlServer, Session
+from tidings_coordinator.control.stopping import StopRule
+from tidings_coordinator.control.watch import NodeView, RunView, Watcher
+from tidings_coordinator.launchers.base import Exit, NodeGroup, Order
+from tidings_coordinator.planning import RunPlan
+from tidings_coordinator.records.directory import RunDirectory
+
+#: wall seconds for each step before the start, and for winding up
+_STEP_S = 120.0
+_FINISH_S = 60.0
+#: how long all nodes must have been stuck before that is the verdict
+_STUCK_S = 5.0
+_SHOW_S = 0.25
+_EXIT_NEWS_S = 3.0
+_CALIBRATED_AT_ONCE = 2
+
+
+@dataclass
+class Conducted:
+    """How a run of real nodes ended."""
+
+    finals: list[records.Final]
+    measured: list[fidelity.Measured]
+    #: emulated time at which it was over
+    time_s: float
+    #: bytes of the control plane
+    control_bytes: int
+    #: why it was stopped, where it did not end by itself
+    reason: str | None
+    #: what went wrong, if anything did
+    error: RunError | None
+
+
+@dataclass
+class _State:
+    started: float = 0.0
+    ended: float = 0.0
+    reason: str | None = None
+    stuck_since: float | None = None
+    measured: list[fidelity.Measured] = field(default_factory=list)
+    gone_since: dict[int, float] = field(default_factory=dict)
+
+
+class Conductor:
+    """One run. ``abort`` (for Ctrl-C) may be called at any time from the same loop."""
+
+    def __init__(
+        self, run: RunPlan, group: NodeGroup, directory: RunDirectory, watcher: Watcher
+    ) -> None:
+        self._run = run
+        self._group = group
+        self._directory = directory
+        self._watcher = watcher
+        self._server = ControlServer(run.run, len(run.nodes))
+        self._rule = StopRule(run.experiment.stop, run.honest)
+        self._view = RunView(
+            run.experiment.name,
+            target_rounds=run.experiment.stop.rounds,
+            nodes={node.node: NodeView() for node in run.nodes},
+            honest=run.honest,
+        )
+        self._state = _State()
+        self._aborted: str | None = None
+
+    def abort(self, reason: str) -> None:
+        """End the run at the next opportunity."""
+        self._aborted = reason
+        self._server.changed.set()
+
+    def targets(self) -> dict[int, str]:
+        """Metrics addresses of the nodes that can be scraped now."""
+        return {
+            session.node: session.listening.metrics_address
+            for session in self._sessions
+            if session.listening is not None
+            and session.listening.metrics_address
+            and not session.gone
+        }
+
+    @property
+    def _sessions(self) -> list[Session]:
+        return list(self._server.sessions.values())
+
+    @property
+    def _scale(self) -> float:
+        return self._run.experiment.network.time_scale
+
+    async def conduct(self) -> Conducted:
+        """Run to the end, whatever happens on the way; leaves no node behind."""
+        error: RunError | None = None
+        launcher = self._run.experiment.launcher
+        address = await self._server.listen(launcher.host, launcher.port)
+        try:
+            await self._prepare(address)
+            await self._until_over()
+        except RunError as caught:
+            error = caught
+        try:
+            if not isinstance(error, RecordError):
+                await self._collect()
+        except RunError as caught:
+            error = error or caught
+        finally:
+            self._show("ending")
+            await self._group.stop()
+            await self._server.close()
+        finals = [s.final for s in self._sessions if s.final is not None]
+        return Conducted(
+            finals,
+            self._state.measured,
+            self._state.ended,
+            self._server.size_bytes,
+            self._state.reason,
+            error,
+        )
+
+    # -- before the start --------------------------------------------------------------------------
+
+    async def _prepare(self, address: str) -> None:
+        run = self._run
+        self._event("launching", coordinator=address)
+        self._show("starting nodes")
+        await self._group.start(
+            Order(
+                run.run,
+                len(run.nodes),
+                address,
+                self._directory.path / "logs",
+                run.nodes[0].protocol,
+                run.nodes[0].problem,
+            )
+        )
+        await self._barrier("join", lambda s: s.hello is not None)
+        self._show("planning")
+        for session in self._sessions:
+            plan = run.nodes[session.node].model_dump_json()
+            session.send(pb.CoordinatorMessage(assignment=pb.Assignment(plan=plan)))
+        await self._barrier("listen", lambda s: s.listening is not None)
+        self._show("connecting")
+        for session in self._sessions:
+            session.send(pb.CoordinatorMessage(peers=pb.Peers(addresses=self._peers(session))))
+        await self._barrier("connect to their neighbours", lambda s: s.ready is not None)
+        self._check_links()
+        self._event("connected", links=len(run.links))
+        if run.experiment.network.probe:
+            self._show("measuring links")
+            await self._measure()
+
+    def _peers(self, session: Session) -> dict[int, str]:
+        return {
+            target: listening.data_address
+            for target in self._run.nodes[session.node].links
+            if (listening := self._server.sessions[target].listening) is not None
+        }
+
+    def _check_links(self) -> None:
+        broken = [
+            f"{s.node} with {peer}: {reason}"
+            for s in self._sessions
+            if s.ready is not None
+            for peer, reason in s.ready.unreachable.items()
+        ]
+        if broken:
+            raise BarrierTimeout("these links could not be opened: " + "; ".join(sorted(broken)))
+
+    async def _measure(self) -> None:
+        """Calibrate all links, then probe one of each class; few at a time, to be undisturbed."""
+        for first in range(0, len(self._run.nodes), _CALIBRATED_AT_ONCE):
+            numbers = range(first, min(first + _CALIBRATED_AT_ONCE, len(self._run.nodes)))
+            await self._probe({node: pb.ProbeOrder(calibrate=True) for node in numbers})
+        results: list[pb.ProbeResult] = []
+        for batch in fidelity.probe_order(self._run):
+            results += await self._probe({s: pb.ProbeOrder(targets=[t]) for s, t in batch})
+        tolerance = self._run.experiment.network.tolerance
+        self._state.measured = fidelity.judge(self._run, results, tolerance)
+        for measured in self._state.measured:
+            if not measured.within_tolerance:
+                self._watcher.say(
+                    f"link {measured.source}->{measured.target} is not what was asked for; "
+                    "the run will be marked invalid"
+                )
+        self._event("measured", links=len(results))
+
+    async def _probe(self, orders: Mapping[int, pb.ProbeOrder]) -> list[pb.ProbeResult]:
+        asked = [self._server.sessions[node] for node in orders]
+        for session in asked:
+            session.probed = None
+            session.send(pb.CoordinatorMessage(probe=orders[session.node]))
+        await self._barrier("probe their links", lambda s: s.probed is not None, asked)
+        return [result for s in asked if s.probed is not None for result in s.probed.results]
+
+    async def _barrier(
+        self,
+        what: str,
+        arrived: Callable[[Session], bool],
+        sessions: Sequence[Session] | None = None,
+    ) -> None:
+        """Until all have arrived; BarrierTimeout names the missing."""
+        sessions = self._sessions if sessions is None else sessions
+        deadline = time.monotonic() + _STEP_S * max(1.0, self._scale)
+        while not all(arrived(session) for session in sessions):
+            self._server.changed.clear()
+            self._raise_if_broken()
+            if time.monotonic() > deadline:
+                missing = [str(s.node) for s in sessions if not arrived(s)]
+                raise BarrierTimeout(
+                    f"nodes {', '.join(missing)} did not {what} within {_STEP_S:g} s; "
+                    f"see {self._directory.path / 'logs'}"
+                )
+            await self._pause(1.0)
+
+    # -- the run -------------------------------------------------------------------------------
+
+    async def _until_over(self) -> None:
+        for session in self._sessions:
+            session.send(pb.CoordinatorMessage(start=pb.Start()))
+        self._state.started = time.monotonic()
+        self._event("started")
+        only_until = math.inf
+        try:
+            while not self._all(self._sessions, lambda s: s.done is not None):
+                self._server.changed.clear()
+                self._raise_if_broken()
+                self._take_records()
+                self._state.reason = self._state.reason or self._reason()
+                self._check_stuck()
+                if self._state.reason or time.monotonic() > only_until:
+                    break
+                leaders = [s for s in self._sessions if self._leads(s)]
+                if only_until == math.inf and self._all(leaders, lambda s: s.done is not None):
+                    only_until = time.monotonic() + self._run.experiment.wait.timeout * self._scale
+                self._show("running")
+                await self._pause(_SHOW_S)
+        finally:
+            self._state.ended = self._now_s()
+        self._event("over", reason=self._state.reason)
+
+    def _leads(self, session: Session) -> bool:
+        """Whether the run waits for this node without limit."""
+        everyone = self._run.experiment.protocol.ends_with == "all"
+        return everyone or self._run.roles[session.node] == "server"
+
+    def _all(self, sessions: Iterable[Session], test: Callable[[Session], bool]) -> bool:
+        return all(test(session) for session in sessions)
+
+    def _reason(self) -> str | None:
+        return self._rule.time(self._now_s()) or self._rule.sent(self._view.sent_bytes)
+
+    def _take_records(self) -> None:
+        """Write down what the nodes have reported."""
+        while not self._server.rows.empty():
+            row = self._server.rows.get_nowait()
+            self._directory.evaluation(row)
+            view = self._view.nodes[row.node]
+            view.accuracy = row.metrics.get("accuracy", view.accuracy)
+            view.loss = row.metrics.get("loss", view.loss)
+            self._state.reason = self._state.reason or self._rule.row(row)
+        while not self._server.events.empty():
+            event = self._server.events.get_nowait()
+            fields = {} if not event.fields else {"fields": event.fields}
+            self._directory.event(event.name, event.time_s, event.node, **fields)
+
+    def _check_stuck(self) -> None:
+        """Deadlock, if for some time every unfinished node has waited without any timer."""
+        waiting = [s for s in self._sessions if s.done is None]
+        beats = [s.heartbeat for s in waiting]
+        stuck = bool(waiting) and all(beat is not None and beat.stuck for beat in beats)
+        now = time.monotonic()
+        if not stuck:
+            self._state.stuck_since = None
+        elif self._state.stuck_since is None:
+            self._state.stuck_since = now
+        elif now - self._state.stuck_since > _STUCK_S * max(1.0, self._scale):
+            waits = {s.node: [s.heartbeat.waits_for] for s in waiting if s.heartbeat is not None}
+            raise Deadlock(deadlock_text(waits))
+
+    # -- the end -------------------------------------------------------------------------------
+
+    async def _collect(self) -> None:
+        """Stop the nodes that are left, take their closing records, let them go."""
+        self._aborted = None
+        self._show("collecting")
+        for session in self._sessions:
+            session.send(pb.CoordinatorMessage(stop=pb.Stop(reason=self._state.reason or "")))
+        began = self._state.started
+        deadline = time.monotonic() + (_FINISH_S if began else 0.0)
+        while not self._all(self._sessions, lambda s: s.final is not None or s.gone):
+            self._server.changed.clear()
+            if self._aborted or time.monotonic() > deadline:
+                break
+            await self._pause(_SHOW_S)
+        self._take_records()
+        for session in self._sessions:
+            if session.final is not None:
+                self._directory.final(session.final)
+            session.send(pb.CoordinatorMessage(shutdown=pb.Shutdown()))
+        linger_s = self._run.experiment.metrics.linger
+        deadline = time.monotonic() + linger_s + 2.0
+        while not self._all(self._sessions, lambda s: s.gone) and time.monotonic() < deadline:
+            self._server.changed.clear()
+            if self._aborted:
+                break
+            await self._pause(_SHOW_S)
+
+    # -- watching ------------------------------------------------------------------------------
+
+    def _raise_if_broken(self) -> None:
+        """What ends a run before its time: Ctrl-C, a failure, a death."""
+        if self._aborted is not None:
+            self._state.reason = self._aborted
+            raise RunError(self._aborted)
+        for session in self._sessions:
+            if session.failure is not None:
+                self._event("failed", session.node, traceback=session.failure.traceback)
+                raise RunError(f"node {session.node} failed: {session.failure.error}")
+        while not self._group.exits.empty():
+            self._raise_death(self._group.exits.get_nowait())
+        for session in self._sessions:
+            if not session.gone:
+                continue
+            # its launcher may be about to say how it ended
+            since = self._state.gone_since.setdefault(session.node, time.monotonic())
+            if time.monotonic() > since + _EXIT_NEWS_S:
+                raise NodeDied(f"lost contact with node {session.node}")
+
+    def _raise_death(self, ended: Exit) -> None:
+        session = self._server.sessions[ended.node]
+        where = f"in round {session.heartbeat.round}" if session.heartbeat else "before the start"
+        log = self._directory.path / "logs" / f"node-{ended.node:04d}.log"
+        self._view.nodes[ended.node].state = "dead"
+        self._event("died", ended.node, how=str(ended))
+        raise NodeDied(f"node {ended.node} died {where}: {ended}; see {log}")
+
+    async def _pause(self, timeout_s: float) -> None:
+        """Until something is heard, but not for longer than that."""
+        try:
+            await asyncio.wait_for(self._server.changed.wait(), timeout_s)
+        except TimeoutError:
+            return
+
+    def _now_s(self) -> float:
+        """Emulated time since the start."""
+        if not self._state.started:
+            return 0.0
+        return (time.monotonic() - self._state.started) / self._scale
+
+    def _event(self, name: str, node: int | None = None, **fields: object) -> None:
+        self._directory.event(name, self._now_s(), node, **fields)
+
+    def _show(self, phase: str) -> None:
+        view = self._view
+        view.phase, view.time_s = phase, self._state.ended or self._now_s()
+        for session in self._sessions:
+            node, beat = view.nodes[session.node], session.heartbeat
+            if beat is not None:
+                node.round, node.sent_bytes, node.state = beat.round, beat.sent_bytes, beat.state
+            if session.done is not None:
+                node.state, node.round = "finished", session.done.rounds
+        self._watcher.show(view)

@@ -1,0 +1,134 @@
+"""The coordinator's end of the control plane: one stream per node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import grpc
+from grpc import aio
+
+from tidings.errors import UserError
+from tidings.runtime.control import OPTIONS
+from tidings.v1 import control_pb2 as pb
+from tidings.v1 import records_pb2 as records
+
+
+@dataclass
+class Session:
+    """What the coordinator knows of one node."""
+
+    node: int
+    outbox: asyncio.Queue[pb.CoordinatorMessage] = field(default_factory=asyncio.Queue)
+    hello: pb.Hello | None = None
+    listening: pb.Listening | None = None
+    ready: pb.Ready | None = None
+    probed: pb.ProbeResults | None = None
+    heartbeat: pb.Heartbeat | None = None
+    done: pb.Done | None = None
+    final: records.Final | None = None
+    failure: pb.Failure | None = None
+    #: the node's stream has ended
+    gone: bool = False
+
+    def send(self, message: pb.CoordinatorMessage) -> None:
+        """Queue a command for the node."""
+        self.outbox.put_nowait(message)
+
+
+class ControlServer:
+    """Accepts the nodes of one run; ``changed`` is set whenever any of them says something."""
+
+    def __init__(self, run: str, nodes: int) -> None:
+        self._run = run
+        self.sessions = {node: Session(node) for node in range(nodes)}
+        self.changed = asyncio.Event()
+        self.rows: asyncio.Queue[records.Evaluation] = asyncio.Queue()
+        self.events: asyncio.Queue[records.Event] = asyncio.Queue()
+        #: bytes of control messages, both ways
+        self.size_bytes = 0
+        self._server: aio.Server | None = None
+
+    async def listen(self, host: str, port: int) -> str:
+        """Start; the address. UserError where the port is taken."""
+        self._server = aio.server(options=[*OPTIONS, ("grpc.so_reuseport", 0)])
+        handler = grpc.stream_stream_rpc_method_handler(
+            self._attach, pb.NodeMessage.FromString, pb.CoordinatorMessage.SerializeToString
+        )
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler("tidings.v1.Coordinator", {"Attach": handler}),)
+        )
+        try:
+            bound = self._server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError:
+            bound = 0
+        if bound == 0:
+            self._server = None
+            raise UserError(
+                f"cannot listen on {host}:{port}: the port is taken or the address is not ours; "
+                "choose another with launcher.port, or 0 for any free one"
+            )
+        await self._server.start()
+        return f"{host}:{bound}"
+
+    async def close(self) -> None:
+        """Hang up on everyone."""
+        if self._server is not None:
+            await self._server.stop(grace=0.5)
+
+    async def _attach(
+        self,
+        messages: AsyncIterator[pb.NodeMessage],
+        context: aio.ServicerContext[pb.NodeMessage, pb.CoordinatorMessage],
+    ) -> None:
+        session = await self._admit(messages, context)
+        writer = asyncio.create_task(self._write(session, context))
+        try:
+            async for message in messages:
+                self._take(session, message)
+        finally:
+            session.gone = True
+            self.changed.set()
+            writer.cancel()
+
+    async def _admit(
+        self,
+        messages: AsyncIterator[pb.NodeMessage],
+        context: aio.ServicerContext[pb.NodeMessage, pb.CoordinatorMessage],
+    ) -> Session:
+        first = await anext(aiter(messages), None)
+        if first is None or first.WhichOneof("kind") != "hello":
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "say hello first")
+        assert first is not None
+        session = self.sessions.get(first.hello.node)
+        if first.hello.run != self._run or session is None or session.hello is not None:
+            await context.abort(
+                grpc.StatusCode.PERMISSION_DENIED,
+                f"run {self._run} has no place for node {first.hello.node} of {first.hello.run}",
+            )
+        assert session is not None
+        self._take(session, first)
+        return session
+
+    def _take(self, session: Session, message: pb.NodeMessage) -> None:
+        """File a message where whoever waits for it will look."""
+        self.size_bytes += message.ByteSize()
+        kind = message.WhichOneof("kind")
+        if kind == "evaluation":
+            self.rows.put_nowait(message.evaluation)
+        elif kind == "event":
+            self.events.put_nowait(message.event)
+        elif kind is not None:
+            setattr(session, kind, getattr(message, kind))
+        self.changed.set()
+
+    async def _write(
+        self,
+        session: Session,
+        context: aio.ServicerContext[pb.NodeMessage, pb.CoordinatorMessage],
+    ) -> None:
+        while True:
+            message = await session.outbox.get()
+            self.size_bytes += message.ByteSize()
+            await context.write(message)

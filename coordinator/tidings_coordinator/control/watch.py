@@ -1,0 +1,57 @@
+"""What a run looks like from outside while it goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class NodeView:
+    """One node as it was last heard of."""
+
+    state: str = "starting"
+    round: int = 0
+    sent_bytes: int = 0
+    accuracy: float | None = None
+    loss: float | None = None
+
+
+@dataclass
+class RunView:
+    """A run as it was last heard of."""
+
+    name: str
+    phase: str = "starting"
+    time_s: float = 0.0
+    target_rounds: int | None = None
+    nodes: dict[int, NodeView] = field(default_factory=dict)
+    honest: tuple[int, ...] = ()
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes that all nodes have sent."""
+        return sum(node.sent_bytes for node in self.nodes.values())
+
+    @property
+    def round(self) -> int:
+        """Rounds that every node has completed."""
+        return min((node.round for node in self.nodes.values()), default=0)
+
+    def mean(self, metric: str) -> float | None:
+        """The latest ``accuracy`` or ``loss``, averaged over the honest nodes that have one."""
+        values = [getattr(self.nodes[i], metric) for i in self.honest if i in self.nodes]
+        known = [value for value in values if value is not None]
+        return sum(known) / len(known) if known else None
+
+
+class Watcher:
+    """Is shown the run several times a second; the base class looks away."""
+
+    def show(self, view: RunView) -> None:
+        """The run as it stands."""
+
+    def say(self, text: str) -> None:
+        """One line that the user should see."""
+
+    def close(self) -> None:
+        """The run is over."""

@@ -1,0 +1,181 @@
+"""From an experiment to one plan per node, before anything is started."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from tidings.errors import UserError
+from tidings.links.shape import LinkShape
+from tidings.runtime.parts import Parts
+from tidings.runtime.plan import (
+    AttackPlan,
+    ComputePlan,
+    NodePlan,
+    Phase,
+    derive_rng,
+)
+from tidings.units import Duration
+from tidings_coordinator.experiment.model import Experiment
+from tidings_coordinator.topology.graph import Schedule
+
+#: how long a chunk occupies its line: long enough for timers, short enough for fair sharing
+_CHUNK_S, _SHARED_CHUNK_S = 0.02, 0.005
+_MIN_CHUNK_BYTES, _MAX_CHUNK_BYTES = 16 << 10, 256 << 10
+_UNSHAPED_CHUNK_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A whole run: what the coordinator knows and the nodes do not."""
+
+    run: str
+    experiment: Experiment
+    schedule: Schedule
+    roles: tuple[str, ...]
+    #: positions for drawing, (n, 2) in the unit square
+    layout: np.ndarray
+    nodes: tuple[NodePlan, ...]
+
+    @property
+    def byzantine(self) -> tuple[int, ...]:
+        """The nodes that attack."""
+        found = self.experiment.byzantine
+        return () if found is None else tuple(sorted(found.on))
+
+    @property
+    def honest(self) -> tuple[int, ...]:
+        """The nodes whose models count."""
+        return tuple(i for i in range(len(self.nodes)) if i not in self.byzantine)
+
+    @cached_property
+    def links(self) -> dict[tuple[int, int], LinkShape]:
+        """All directed links as they were asked for."""
+        return {(p.node, j): shape for p in self.nodes for j, shape in p.links.items()}
+
+    @cached_property
+    def parts(self) -> Parts:
+        """Node 0's protocol, problem and codec, for predictions."""
+        return Parts.of(self.nodes[0])
+
+
+def plan(experiment: Experiment, run: str) -> RunPlan:
+    """Resolve an experiment; UserError for what cannot work, with the key that is to blame."""
+    topology, nodes = experiment.topology, experiment.nodes
+    try:
+        schedule = topology.schedule(nodes, derive_rng(experiment.seed, "topology"))
+    except ValueError as error:
+        raise UserError(f"topology: {error}") from error
+    _check(experiment, schedule)
+    roles = topology.roles(nodes)
+    union = schedule.union
+    plans = tuple(_node_plan(experiment, run, schedule, roles[node], node) for node in range(nodes))
+    return RunPlan(run, experiment, schedule, roles, topology.layout(union), plans)
+
+
+def _check(experiment: Experiment, schedule: Schedule) -> None:
+    """What the protocol needs of the graph and of its weights."""
+    protocol, facts = experiment.protocol, schedule.facts()
+    if facts.stochastic not in (protocol.stochastic, "doubly"):
+        wanted = {"row": "rows", "column": "columns", "doubly": "rows and columns"}
+        raise UserError(
+            f"topology.mixing: {protocol.kind} needs weights whose {wanted[protocol.stochastic]} "
+            f"sum to 1; these are {facts.stochastic}-stochastic"
+        )
+    for phase in schedule.phases:
+        degrees = tuple(len(phase.graph.in_neighbors(i)) for i in range(experiment.nodes))
+        try:
+            protocol.check(degrees, facts)
+        except ValueError as error:
+            raise UserError(f"protocol: {error}") from error
+
+
+def _node_plan(
+    experiment: Experiment, run: str, schedule: Schedule, role: str, node: int
+) -> NodePlan:
+    network, stop = experiment.network, experiment.stop
+    links = {j: network.shape(node, j) for j in schedule.union.out_neighbors(node)}
+    nic = network.nic_of(node)
+    every = experiment.evaluate.every
+    timed = isinstance(every, Duration)
+    return NodePlan(
+        run=run,
+        seed=experiment.seed,
+        node=node,
+        nodes=experiment.nodes,
+        role=role,
+        protocol=experiment.protocol.config(),
+        problem=experiment.problem.config(),
+        phases=tuple(_phase(schedule, index, node) for index in range(len(schedule.phases))),
+        phase_rounds=schedule.every,
+        graph=schedule.facts(),
+        links=links,
+        nic=nic,
+        attack=_attack(experiment, node),
+        wait_for=experiment.wait.for_,
+        wait_s=experiment.wait.timeout,
+        stop_rounds=stop.rounds,
+        evaluate_rounds=None if timed else int(every),
+        evaluate_s=float(every) if timed else None,
+        compute=_compute(experiment, node),
+        time_scale=network.time_scale,
+        chunk_bytes=_chunk_bytes(links, [nic.egress_bit_per_s, *_ingress_rates(experiment, links)]),
+        trace=experiment.records.trace,
+        metrics=experiment.metrics.serve,
+        linger_s=experiment.metrics.linger,
+    )
+
+
+def _phase(schedule: Schedule, index: int, node: int) -> Phase:
+    phase = schedule.phases[index]
+    return Phase(
+        out_neighbors=phase.graph.out_neighbors(node),
+        weights={j: float(phase.weights[node, j]) for j in phase.graph.in_neighbors(node)},
+        self_weight=float(phase.weights[node, node]),
+    )
+
+
+def _attack(experiment: Experiment, node: int) -> AttackPlan | None:
+    byzantine = experiment.byzantine
+    if byzantine is None or node not in byzantine.on:
+        return None
+    return AttackPlan(config=byzantine.attack.config(), attackers=tuple(sorted(byzantine.on)))
+
+
+def _compute(experiment: Experiment, node: int) -> ComputePlan:
+    compute = experiment.compute
+    factor = math.prod(slow.factor for slow in compute.slow if node in slow.on)
+    return ComputePlan(
+        time_s=None if compute.time == "native" else float(compute.time),
+        simulated_s=compute.simulated,
+        factor=factor,
+        spread=compute.spread,
+    )
+
+
+def _ingress_rates(experiment: Experiment, links: Mapping[int, LinkShape]) -> list[float]:
+    return [experiment.network.nic_of(j).ingress_bit_per_s for j in links]
+
+
+def _chunk_bytes(links: Mapping[int, LinkShape], card_rates: list[float]) -> int:
+    """The size in which a node's messages travel, from the slowest line they pass."""
+    cards = [rate for rate in card_rates if math.isfinite(rate)]
+    lines = [
+        shape.rate_bit_per_s for shape in links.values() if math.isfinite(shape.rate_bit_per_s)
+    ]
+    if not cards and not lines:
+        return _UNSHAPED_CHUNK_BYTES
+    chunk_s = _SHARED_CHUNK_S if cards else _CHUNK_S
+    fitting = int(min(cards + lines) * chunk_s / 8)
+    return max(_MIN_CHUNK_BYTES, min(_MAX_CHUNK_BYTES, fitting))
+
+
+def predicted_round_bytes(run: RunPlan) -> float:
+    """Bytes that all nodes together send in one round (or one local step of each), on average."""
+    parts = run.parts
+    traffic = parts.protocol.traffic(run.nodes[0].graph)
+    return sum(parts.codec.expected_bytes(kind) * count for kind, count in traffic.items())

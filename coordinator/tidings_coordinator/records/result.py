@@ -1,0 +1,100 @@
+"""``result.json``: what a run came to. Other tools read it; its keys stay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tidings.v1 import records_pb2 as records
+from tidings_coordinator.planning import RunPlan
+from tidings_coordinator.records.directory import bytes_line
+from tidings_coordinator.records.series import Goal, cost_to, curve
+
+Verdict = Literal["completed", "failed", "aborted"]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended, simulated or real."""
+
+    run: Verdict
+    #: why it was stopped or what went wrong; None where all nodes finished by themselves
+    reason: str | None
+    finals: Sequence[records.Final]
+    time_s: float
+    wall_s: float
+    fidelity: dict[str, Any]
+    #: bytes between coordinator and nodes; no part of ``bytes``
+    control_plane_bytes: int = 0
+    #: of the simulator: a hash over every delivery
+    trace_hash: str | None = None
+
+
+def goal_of(run: RunPlan) -> Goal | None:
+    """The experiment's target; an accuracy to stop at is one too."""
+    target, stop = run.experiment.target, run.experiment.stop
+    if target is not None and target.accuracy is not None:
+        return Goal("accuracy", float(target.accuracy))
+    if target is not None and target.loss is not None:
+        return Goal("loss", target.loss)
+    return Goal("accuracy", float(stop.accuracy)) if stop.accuracy is not None else None
+
+
+def result(run: RunPlan, ending: Ending, directory: Path) -> dict[str, Any]:
+    """The verdicts, the totals and the cost to target.
+
+    ``faults``: all that were asked for were applied; none were. ``checks``: the fidelity of the
+    network, "unknown" where it was not measured.
+    """
+    points = curve(directory)
+    last = points[-1] if points else None
+    goal = goal_of(run)
+    links = [link for final in ending.finals for link in final.links]
+    sent = records.Bytes()
+    for link in links:
+        sent.payload += link.bytes.payload
+        sent.metadata += link.bytes.metadata
+        sent.header += link.bytes.header
+        sent.control += link.bytes.control
+    digests = {final.node: final.weights_sha256.hex() for final in ending.finals}
+    fidelity = ending.fidelity
+    return {
+        "run": ending.run,
+        "faults": "all",
+        "checks": fidelity["verdict"],
+        "reason": ending.reason,
+        "name": run.experiment.name,
+        "run_id": run.run,
+        "protocol": run.experiment.protocol.kind,
+        "nodes": len(run.nodes),
+        "seed": run.experiment.seed,
+        "launcher": run.experiment.launcher.kind,
+        "rounds": round(last.round, 3)
+        if last and last.round % 1
+        else int(last.round if last else 0),
+        "time_s": ending.time_s,
+        "wall_s": ending.wall_s,
+        "bytes": bytes_line(sent),
+        "control_plane_bytes": ending.control_plane_bytes,
+        "messages": sum(link.messages for link in links),
+        "lost_messages": sum(link.lost_messages for link in links),
+        "accuracy": _mean(last, "accuracy"),
+        "loss": _mean(last, "loss"),
+        "metrics": {name: spread.mean for name, spread in last.metrics.items()} if last else {},
+        "consensus_distance": last.consensus_distance if last else None,
+        "weights_sha256": [digests.get(node.node) for node in run.nodes],
+        "trace_hash": ending.trace_hash,
+        "fidelity": {
+            name: fidelity[name]
+            for name in ("rate_error", "delay_error_s", "lag_p50_s", "lag_p99_s", "problems")
+        },
+        "target": None if goal is None else {goal.metric: goal.value},
+        "to_target": None if goal is None else cost_to(goal, points),
+    }
+
+
+def _mean(point: Any, metric: str) -> float | None:
+    spread = point.metrics.get(metric) if point else None
+    return None if spread is None else spread.mean

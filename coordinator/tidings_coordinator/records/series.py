@@ -1,0 +1,122 @@
+"""The series read back: one curve per run, with mean and spread over the honest nodes."""
+
+from __future__ import annotations
+
+import base64
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tidings.runtime.evaluation import consensus_distance
+from tidings_coordinator.records.directory import read_json, read_lines
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A metric over nodes."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """The state of a run at one moment."""
+
+    #: rounds (or local steps, averaged) that were complete
+    round: float
+    time_s: float
+    #: bytes that all nodes have sent by then, by kind, with their total
+    bytes: dict[str, int]
+    messages: int
+    metrics: dict[str, Spread]
+    consensus_distance: float
+
+
+def curve(path: Path) -> list[Point]:
+    """The run's points in order of time; of a broken-off run those that are complete."""
+    graph = read_json(path, "graph.json") or {}
+    byzantine = set(graph.get("byzantine", ()))
+    rows = list(read_lines(path, "series"))
+    nodes = {row["node"] for row in rows}
+    groups = _by_round(rows, nodes) if graph.get("synchronous") else _by_time(rows, nodes)
+    return [_point(group, byzantine) for group in groups]
+
+
+def _by_round(rows: Iterable[Row], nodes: set[int]) -> list[list[Row]]:
+    """Rows of the same round; rounds that not every node has reached are left out."""
+    rounds: dict[int, dict[int, Row]] = defaultdict(dict)
+    for row in rows:
+        rounds[row["round"]][row["node"]] = row
+    return [list(group.values()) for _, group in sorted(rounds.items()) if set(group) == nodes]
+
+
+def _by_time(rows: Sequence[Row], nodes: set[int]) -> list[list[Row]]:
+    """Each node's latest row, as often as all nodes together have evaluated once more."""
+    latest: dict[int, Row] = {}
+    groups = []
+    ordered = sorted(rows, key=lambda row: (row["time_s"], row["node"]))
+    for number, row in enumerate(ordered, start=1):
+        latest[row["node"]] = row
+        if set(latest) == nodes and (number % len(nodes) == 0 or number == len(ordered)):
+            groups.append(list(latest.values()))
+    return groups
+
+
+def _point(rows: Sequence[Row], byzantine: set[int]) -> Point:
+    honest = [row for row in rows if row["node"] not in byzantine] or list(rows)
+    names = sorted(set[str]().union(*(row["metrics"] for row in honest)))
+    sketches = np.stack([_sketch(row) for row in honest])
+    return Point(
+        round=float(np.mean([row["round"] for row in rows])),
+        time_s=max(row["time_s"] for row in rows),
+        bytes={kind: sum(row["bytes"][kind] for row in rows) for kind in rows[0]["bytes"]},
+        messages=sum(row["messages"] for row in rows),
+        metrics={name: _spread(row["metrics"].get(name) for row in honest) for name in names},
+        consensus_distance=consensus_distance(sketches),
+    )
+
+
+def _spread(values: Iterable[float | None]) -> Spread:
+    known = np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+    return Spread(float(known.mean()), float(known.min()), float(known.max()))
+
+
+def _sketch(row: Row) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(row["sketch"]), dtype="<f4")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A target: accuracy to reach, or loss to come down to."""
+
+    metric: str
+    value: float
+
+    def met(self, point: Point) -> bool:
+        """Whether the mean over honest nodes has reached it."""
+        spread = point.metrics.get(self.metric)
+        if spread is None:
+            return False
+        if self.metric == "accuracy":
+            return spread.mean >= self.value
+        return spread.mean <= self.value
+
+
+def cost_to(goal: Goal, points: Iterable[Point]) -> dict[str, float] | None:
+    """Bytes, time and rounds at the first point that meets the goal; None where none does."""
+    for point in points:
+        if goal.met(point):
+            return {
+                "bytes": point.bytes["total"],
+                "time_s": point.time_s,
+                "rounds": point.round,
+            }
+    return None

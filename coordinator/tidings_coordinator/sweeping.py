@@ -1,0 +1,54 @@
+"""``tidings sweep``: every combination of some settings, each with several seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from tidings.errors import UserError
+from tidings_coordinator.experiment.load import expand, load
+from tidings_coordinator.experiment.model import Experiment
+from tidings_coordinator.running import Outcome
+
+RunOne = Callable[[Experiment, Path, Path], Outcome]
+
+
+def sweep(
+    file: Path,
+    fixed: Sequence[str],
+    overrides: Sequence[str],
+    seeds: int,
+    out: Path | None,
+    run_one: RunOne,
+) -> tuple[Path, int]:
+    """Run all combinations one after the other; the directory and the worst exit code.
+
+    All settings are validated before the first run is started.
+    """
+    if seeds < 1:
+        raise UserError(f"--seeds is a number from 1 on, got {seeds}")
+    jobs: list[tuple[str, Experiment]] = []
+    for setting in expand(overrides):
+        first = load(file, [*fixed, *setting]).seed
+        for seed in range(first, first + seeds):
+            words = [*setting, f"seed={seed}"]
+            jobs.append((_label(words), load(file, [*fixed, *setting, f"seed={seed}"])))
+    directory = out or Path("runs") / f"sweep-{file.stem}-{datetime.now():%Y%m%d-%H%M%S}"
+    directory.mkdir(parents=True, exist_ok=True)
+    worst = 0
+    for number, (label, experiment) in enumerate(jobs, start=1):
+        print(f"[{number}/{len(jobs)}] {label}", flush=True)
+        outcome = run_one(experiment, file, directory / f"{number:03d}-{label}")
+        worst = max(worst, outcome.exit_code)
+        if outcome.result["run"] == "aborted":
+            break
+    return directory, worst
+
+
+def _label(setting: Sequence[str]) -> str:
+    """A directory name that says what differs: 'kind=d_psgd,rate=10Mbit,seed=0'."""
+    words = [
+        f"{key.split('.')[-1]}={value}" for key, _, value in (s.partition("=") for s in setting)
+    ]
+    return "".join(c if c.isalnum() or c in "=.,_-" else "_" for c in ",".join(words))[:120]

@@ -1,0 +1,155 @@
+"""Starts many node processes quickly: import once, fork per node.
+
+The server has torch, grpc and the data set loaded and no gRPC object made, so a fork is a few
+milliseconds and the children share that memory. It talks JSON lines with its launcher:
+
+    stdin   {"start": [{"node": 0, "log": "/path"}, ...]}      {"signal": 9, "node": 3}
+    stdout  {"ready": true}     {"started": 0, "pid": 123}     {"exited": 0, "code": -9}
+
+When stdin closes, or the launcher dies, the children are killed and the server ends. Children die
+with the server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import selectors
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Be killed when the parent process ends; at once, if it already has."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+class ForkServer:
+    """The server; ``options`` are the launcher's: run, coordinator, host, problem."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._options = options
+        self._children: dict[int, int] = {}
+        self._out = os.dup(1)
+        # nothing else may write between the lines
+        os.dup2(2, 1)
+
+    def serve(self) -> None:
+        """Until stdin closes."""
+        self._preload()
+        wake_read, wake_write = os.pipe()
+        os.set_blocking(wake_write, False)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        selector = selectors.DefaultSelector()
+        selector.register(0, selectors.EVENT_READ)
+        selector.register(wake_read, selectors.EVENT_READ)
+        self._say(ready=True)
+        pending = b""
+        try:
+            while True:
+                for key, _ in selector.select():
+                    data = os.read(key.fd, 1 << 16)
+                    if key.fd == 0:
+                        if not data:
+                            return
+                        *lines, pending = (pending + data).split(b"\n")
+                        for line in lines:
+                            self._obey(json.loads(line), (wake_read, wake_write))
+                self._reap()
+        finally:
+            for pid in self._children:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            for pid in self._children:
+                os.waitpid(pid, 0)
+
+    def _preload(self) -> None:
+        import torch
+
+        import tidings.runtime.process  # noqa: F401 - for the children
+        from tidings.api import Problem, Protocol
+
+        torch.set_num_threads(1)
+        Protocol.parse(self._options["protocol"])
+        Problem.parse(self._options["problem"]).preload()
+        # keep the garbage collector from touching, and so copying, what the children share
+        gc.collect()
+        gc.freeze()
+
+    def _obey(self, command: dict[str, Any], wake: tuple[int, int]) -> None:
+        for child in command.get("start", ()):
+            self._fork(child["node"], child["log"], wake)
+        if "signal" in command:
+            for pid, node in self._children.items():
+                if node == command["node"]:
+                    os.kill(pid, command["signal"])
+
+    def _fork(self, node: int, log: str, wake: tuple[int, int]) -> None:
+        server = os.getpid()
+        pid = os.fork()
+        if pid:
+            self._children[pid] = node
+            self._say(started=node, pid=pid)
+            return
+        code = 1
+        try:
+            die_with_parent(server)
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for descriptor in (*wake, self._out):
+                os.close(descriptor)
+            self._redirect(log)
+            from tidings.runtime.main import run_node
+
+            options = self._options
+            code = run_node(options["run"], node, options["coordinator"], options["host"])
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _redirect(self, log: str) -> None:
+        """Standard input from nowhere, output into the node's log."""
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(nothing, 0)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+
+    def _reap(self) -> None:
+        for pid, status in self._ended():
+            self._say(exited=self._children.pop(pid), code=os.waitstatus_to_exitcode(status))
+
+    def _ended(self) -> Iterator[tuple[int, int]]:
+        while self._children:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            yield pid, status
+
+    def _say(self, **message: Any) -> None:
+        os.write(self._out, json.dumps(message).encode() + b"\n")
+
+
+def main() -> None:
+    """``python -m tidings.runtime.forkserver OPTIONS`` with the options as JSON."""
+    options = json.loads(sys.argv[1])
+    die_with_parent(options["parent"])
+    # the launcher hears of Ctrl-C and decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ForkServer(options).serve()
+
+
+if __name__ == "__main__":
+    main()

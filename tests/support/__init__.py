@@ -1,0 +1,1 @@
+"""What tests share: plans without a coordinator, and an observer that remembers."""
