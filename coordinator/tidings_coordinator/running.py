@@ -27,7 +27,7 @@ from tidings_coordinator.experiment.model import Experiment
 from tidings_coordinator.monitoring.discovery import Discovery
 from tidings_coordinator.planning import RunPlan, plan
 from tidings_coordinator.records.directory import RunDirectory, environment
-from tidings_coordinator.records.result import Ending, result
+from tidings_coordinator.records.result import Ending, Verdict, result
 
 #: wall seconds between two looks at a simulated run
 _SHOW_S = 0.25
@@ -127,7 +127,9 @@ async def _conduct(run: RunPlan, directory: RunDirectory, watcher: Watcher, bega
         discovery.close()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
-    verdict = "completed" if conducted.error is None else "aborted" if aborted else "failed"
+    verdict: Verdict = "completed"
+    if conducted.error is not None:
+        verdict = "aborted" if aborted else "failed"
     return Ending(
         run=verdict,
         reason=str(conducted.error) if conducted.error else conducted.reason,
@@ -190,7 +192,8 @@ def _simulate(run: RunPlan, directory: RunDirectory, watcher: Watcher, began: fl
     stop = run.experiment.stop.time
     tie_seed = getattr(run.experiment.launcher, "tie_seed", None)
     done: Simulated | None = None
-    verdict, reason = "completed", None
+    verdict: Verdict = "completed"
+    reason: str | None = None
     try:
         done = simulate(
             run.nodes,
@@ -207,7 +210,7 @@ def _simulate(run: RunPlan, directory: RunDirectory, watcher: Watcher, began: fl
     for final in finals:
         directory.final(final)
     return Ending(
-        run=verdict,  # type: ignore[arg-type]
+        run=verdict,
         reason=reason,
         finals=finals,
         time_s=done.time_s if done else recorder.view.time_s,

@@ -174,8 +174,11 @@ class Plugin:
             member = cls.registry.get(kind)
         except UnknownKind as error:
             raise ConfigError(str(error), ("kind",)) from error
-        if not issubclass(member, cls):
-            raise ConfigError(f"'{kind}' is not a {singular}", ("kind",))
+        if not (issubclass(member, cls) and hasattr(member, "__dataclass_fields__")):
+            raise ConfigError(
+                f"'{kind}' is not a {singular}: a subclass of {cls.__name__} that is a dataclass",
+                ("kind",),
+            )
         return member.from_parameters(parameters)
 
     @classmethod
@@ -229,8 +232,9 @@ class Plugin:
         """JSON Schema of any member of the family, or its bare name."""
         names = list(cls.registry)
         members = [cls.registry.get(name).schema() for name in names]
-        own = {"type": "object", "properties": {"kind": {"pattern": r"\.py:\w+$"}}}
-        return {"anyOf": [{"enum": names}, *members, own]}
+        file = {"type": "string", "pattern": r"\.py:\w+$"}
+        own = {"type": "object", "properties": {"kind": file}, "required": ["kind"]}
+        return {"anyOf": [{"enum": names}, *members, file, own]}
 
     @classmethod
     def __get_pydantic_core_schema__(
@@ -272,9 +276,7 @@ def from_pydantic(error: ValidationError) -> ConfigError:
 
 
 def _fields(member: type) -> tuple[dataclasses.Field[Any], ...]:
-    if not dataclasses.is_dataclass(member):
-        raise UnknownKind(f"{member.__qualname__} must be a @dataclass(frozen=True)")
-    return tuple(field for field in dataclasses.fields(member) if field.init)
+    return tuple(field for field in dataclasses.fields(typing.cast("Any", member)) if field.init)
 
 
 def _annotations(member: Any) -> dict[str, Any]:

@@ -43,7 +43,10 @@ class Quantity(float):
                 f"'{value}' is not a {cls.name}; write for example '{cls.example}' "
                 f"(units: {', '.join(cls.units)})"
             )
-        return cls(float(found[1]) * cls.units[unit])
+        quantity = cls(float(found[1]) * cls.units[unit])
+        if not math.isfinite(quantity):
+            raise ValueError(f"'{value}' is too large a {cls.name}")
+        return quantity
 
     def __str__(self) -> str:
         """The shortest text that parses back to exactly this value."""
@@ -53,8 +56,14 @@ class Quantity(float):
             for unit, factor in sorted(self.units.items(), key=lambda item: -item[1])
             if abs(self) >= factor
         ]
-        exact = [text for text in texts if float(self.parse(text)) == float(self)]
+        exact = [text for text in texts if self._reads_back(text)]
         return min(exact, key=len) if exact else f"{float(self)!r}".removesuffix(".0") + base
+
+    def _reads_back(self, text: str) -> bool:
+        try:
+            return float(self.parse(text)) == float(self)
+        except ValueError:
+            return False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}('{self}')"

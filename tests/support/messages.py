@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -45,7 +44,7 @@ class AllKinds(Protocol):
     second: Compressor = field(default_factory=lambda: Compressor.parse("sign"))
     lr: float = 0.1
 
-    messages: ClassVar[Sequence[type[Message]]] = (Everything, Empty, Dense)  # type: ignore[assignment]
+    messages = (Everything, Empty, Dense)
 
     async def run(self, node: Node) -> None:
         raise NotImplementedError

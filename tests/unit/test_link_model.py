@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -323,7 +324,7 @@ def test_the_card_never_rests_while_something_waits(
     ends = sorted(out.end_ns for out in line.advance(END))
     assert ends[-1] == free_ns
     # and it carries one chunk at a time
-    assert all(b > a for a, b in zip(ends, ends[1:], strict=False))
+    assert all(b > a for a, b in itertools.pairwise(ends))
 
 
 # -- the receiver's card ---------------------------------------------------------------------------

@@ -1,28 +1,21 @@
-"""The virtual loop: asyncio works on it unchanged, time moves only by events, ties have an order."""
+"""The virtual loop: asyncio works on it unchanged, only events move time, ties have an order."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import pytest
+from support.virtual import now_s, run
 
 from tidings.errors import Deadlock
-from tidings.transports.virtual_time import VirtualLoop, run_virtual
+from tidings.transports.virtual_time import VirtualLoop
 
 pytestmark = pytest.mark.unit
 
 R = TypeVar("R")
-
-
-def run(main: Coroutine[Any, Any, R], loop: VirtualLoop | None = None) -> R:
-    return run_virtual(main, loop or VirtualLoop())
-
-
-def now_s() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def tie_order(tie_seed: int | None, schedule: Callable[[VirtualLoop, list[int]], None]) -> str:
@@ -150,10 +143,13 @@ def test_a_failing_task_cancels_its_group() -> None:
             await asyncio.sleep(2)
             raise ZeroDivisionError
 
+        async def group() -> None:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(fail())
+                tasks.create_task(asyncio.sleep(100))
+
         with pytest.raises(ExceptionGroup):
-            async with asyncio.TaskGroup() as group:
-                group.create_task(fail())
-                group.create_task(asyncio.sleep(100))
+            await group()
         return now_s()
 
     assert run(main()) == 2.0

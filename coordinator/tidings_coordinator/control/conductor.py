@@ -301,7 +301,7 @@ class Conductor:
         deadline = time.monotonic() + (_FINISH_S if began else 0.0)
         while not self._all(self._sessions, lambda s: s.final is not None or s.gone):
             self._server.changed.clear()
-            if self._aborted or time.monotonic() > deadline:
+            if self._again() or time.monotonic() > deadline:
                 break
             await self._pause(_SHOW_S)
         self._take_records()
@@ -313,9 +313,13 @@ class Conductor:
         deadline = time.monotonic() + linger_s + 2.0
         while not self._all(self._sessions, lambda s: s.gone) and time.monotonic() < deadline:
             self._server.changed.clear()
-            if self._aborted:
+            if self._again():
                 break
             await self._pause(_SHOW_S)
+
+    def _again(self) -> bool:
+        """Whether the user has lost patience with the winding up."""
+        return self._aborted is not None
 
     # -- watching ------------------------------------------------------------------------------
 

@@ -7,14 +7,18 @@ from typing import Any
 import yaml
 
 from tidings_coordinator.experiment.model import Experiment
-from tidings_coordinator.experiment.yaml_loader import use_plain_scalars
+from tidings_coordinator.experiment.yaml_loader import add_scalars
 
 
-@use_plain_scalars
 class _Dumper(yaml.SafeDumper):
+    """Quotes text that is something else in YAML 1.1 or in 1.2, so that any reader gets text."""
+
     def ignore_aliases(self, data: Any) -> bool:
         """Write equal values out each time."""
         return True
+
+
+add_scalars(_Dumper)
 
 
 def dump(experiment: Experiment) -> str:

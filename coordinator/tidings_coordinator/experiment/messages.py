@@ -19,7 +19,6 @@ _EXPECTED = {
     "greater_than": "must be above {gt:g}",
     "greater_than_equal": "must be at least {ge:g}",
     "int_type": "expected a whole number",
-    "invalid_key": "a key must be text",
     "model_type": "expected keys with values",
     "string_type": "expected text",
     "tuple_type": "expected a list",

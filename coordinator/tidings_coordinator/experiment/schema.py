@@ -21,7 +21,7 @@ _NUMBER = r"([0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?|\.[0-9]+)"
 _QUANTITIES: tuple[type[Quantity], ...] = (Duration, Rate, Ratio, Size)
 #: units that are read beside those that a quantity lists, and words
 _MORE_UNITS = {"size": ["kB", "MB", "GB"], "ratio": [""]}
-_WORDS = {"rate": "|unlimited"}
+_WORDS = {"rate": "|^unlimited$"}
 
 
 class _Generator(GenerateJsonSchema):
@@ -70,10 +70,10 @@ def _quantities() -> dict[str, Any]:
 
 def _quantity(quantity: type[Quantity]) -> dict[str, Any]:
     units = [*quantity.units, *quantity.aliases, *_MORE_UNITS.get(quantity.name, [])]
-    pattern = rf"{_NUMBER}\s*({'|'.join(map(re.escape, units))})"
+    pattern = rf"^\s*{_NUMBER}\s*({'|'.join(map(re.escape, units))})\s*$"
     text = {
         "type": "string",
-        "pattern": rf"^\s*{pattern}\s*$|^({pattern}{_WORDS.get(quantity.name, '')})$",
+        "pattern": pattern + _WORDS.get(quantity.name, ""),
         "examples": [quantity.example],
     }
     about = {"description": f"a {quantity.name} with its unit, for example {quantity.example}"}

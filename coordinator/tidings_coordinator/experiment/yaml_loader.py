@@ -67,17 +67,18 @@ class YamlError(Exception):
         self.path = path
 
 
-def use_plain_scalars(cls: Any) -> Any:
-    """Class decorator: a PyYAML loader or dumper that resolves scalars by our table."""
-    cls.yaml_implicit_resolvers = {}
+def add_scalars(cls: Any) -> None:
+    """Make a PyYAML loader or dumper resolve the scalars of our table too."""
     for tag, pattern, first in _SCALARS:
         cls.add_implicit_resolver(_TAG + tag, re.compile(rf"(?:{pattern})\Z"), first)
-    return cls
 
 
-@use_plain_scalars
 class _Loader(yaml.SafeLoader):
-    pass
+    """PyYAML's own loader without its idea of scalars."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+add_scalars(_Loader)
 
 
 def parse(text: str) -> Document:
@@ -111,7 +112,7 @@ class _Reader:
         self._document.values[path] = _place(node)
         if isinstance(node, yaml.ScalarNode):
             return _scalar(node, path)
-        if any(outer is node for outer in self._open):
+        if node in self._open:
             raise YamlError("an alias may not stand inside its own anchor", _place(node).line, path)
         if node.tag not in (_TAG + "map", _TAG + "seq"):
             raise _unknown_tag(node, path)
@@ -126,18 +127,19 @@ class _Reader:
         self._open.pop()
         return found
 
-    def _pairs(self, node: yaml.Node, path: Path) -> dict[str | int, tuple[yaml.Node, yaml.Node]]:
+    def _pairs(self, node: yaml.Node, path: Path) -> dict[str, tuple[yaml.Node, yaml.Node]]:
         """A mapping's own pairs over those of its merge keys, of which the first one wins."""
-        own: dict[str | int, tuple[yaml.Node, yaml.Node]] = {}
-        merged: list[yaml.Node] = []
+        own: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        merged: list[tuple[yaml.Node, int]] = []
         for key_node, value_node in node.value:
+            line = _place(key_node).line
             if key_node.tag == _MERGE:
                 several = isinstance(value_node, yaml.SequenceNode)
-                merged += value_node.value if several else [value_node]
+                sources = value_node.value if several else [value_node]
+                merged += [(source, line) for source in sources]
                 continue
             key = _scalar(key_node, path) if isinstance(key_node, yaml.ScalarNode) else None
-            line = _place(key_node).line
-            if isinstance(key, bool) or not isinstance(key, str | int):
+            if not isinstance(key, str):
                 raise YamlError("a key must be text; put it in quotes", line, path)
             if key in own:
                 first = _place(own[key][0]).line
@@ -145,10 +147,9 @@ class _Reader:
                     f"this key is here twice, first on line {first}", line, (*path, key)
                 )
             own[key] = (key_node, value_node)
-        inherited: dict[str | int, tuple[yaml.Node, yaml.Node]] = {}
-        for source in reversed(merged):
+        inherited: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        for source, line in reversed(merged):
             if not isinstance(source, yaml.MappingNode) or source in self._open:
-                line = _place(source).line
                 raise YamlError("'<<' takes another mapping, or a list of them", line, path)
             self._open.append(source)
             inherited |= self._pairs(source, path)

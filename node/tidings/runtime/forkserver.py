@@ -23,7 +23,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-
 _PR_SET_PDEATHSIG = 1
 
 

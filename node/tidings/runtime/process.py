@@ -81,7 +81,7 @@ class NodeProcess:
             parts.codec.check_length,
             plan.chunk_bytes,
         )
-        world = RealWorld(clock, transport, control)
+        world = RealWorld(clock, transport, control.send)
         node = RuntimeNode(plan, parts, world)
         metrics = NodeMetrics(node, world)
         try:

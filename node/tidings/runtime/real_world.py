@@ -8,7 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from tidings.runtime.control import ControlClient
 from tidings.runtime.world import World
 from tidings.transports.base import Transport
 from tidings.transports.io_thread import WallClock
@@ -22,15 +21,20 @@ _MAX_PENDING = 2
 
 
 class RealWorld(World):
-    """Real time and real computing. Records go to the coordinator."""
+    """Real time and real computing. Records go where ``record`` sends them: to the coordinator."""
 
     native = True
 
-    def __init__(self, clock: WallClock, transport: Transport, control: ControlClient) -> None:
+    def __init__(
+        self,
+        clock: WallClock,
+        transport: Transport,
+        record: Callable[[pb.NodeMessage], None],
+    ) -> None:
         self.clock = clock
         self.time_scale = clock.time_scale
         self.transport = transport
-        self._control = control
+        self._record = record
         # threads of their own, so that the loop goes on answering while the node computes
         self._computer = ThreadPoolExecutor(1, "tidings-compute")
         self._evaluator = ThreadPoolExecutor(1, "tidings-evaluate")
@@ -63,7 +67,7 @@ class RealWorld(World):
         finally:
             self._slots.release()
         self.latest = row
-        self._control.send(pb.NodeMessage(evaluation=row))
+        self._record(pb.NodeMessage(evaluation=row))
 
     async def evaluated(self) -> None:
         """Until all evaluations that were asked for are recorded; raises what failed."""
@@ -71,7 +75,7 @@ class RealWorld(World):
             await asyncio.gather(*self._pending)
 
     def event(self, event: records.Event) -> None:
-        self._control.send(pb.NodeMessage(event=event))
+        self._record(pb.NodeMessage(event=event))
 
     def close(self) -> None:
         """End the threads."""

@@ -66,6 +66,7 @@ class GrpcTransport(Transport):
         self._backlog_bytes: Counter[int] = Counter()
         self._room = {target: asyncio.Event() for target in links}
         self._order = {target: asyncio.Lock() for target in links}
+        self._ended = False
         self.links = {target: LinkCounters() for target in links}
 
     @property
@@ -136,8 +137,10 @@ class GrpcTransport(Transport):
         await self._io.run(self._flush())
 
     async def close(self) -> None:
-        """Send what was accepted, then end all links."""
-        await self._io.run(self._close())
+        """Send what was accepted, then end all links; nothing where that was done already."""
+        if not self._ended:
+            self._ended = True
+            await self._io.run(self._close())
 
     async def _flush(self) -> None:
         while (next_ns := self._next_ns()) is not None:
@@ -151,7 +154,12 @@ class GrpcTransport(Transport):
 
     def abort(self) -> None:
         """Write nothing more."""
-        self._io.submit(self._close())
+        self._ended = True
+        self._io.submit(self._abort())
+
+    async def _abort(self) -> None:
+        await asyncio.gather(*(link.abort() for link in self._out.values()))
+        await self._in.close(grace_s=0.0)
 
     # -- sending ---------------------------------------------------------------------------------
 

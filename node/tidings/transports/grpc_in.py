@@ -77,17 +77,17 @@ class InLinks:
         await self._server.start()
         return f"{host}:{port}"
 
-    async def close(self) -> None:
-        """Stop serving."""
+    async def close(self, grace_s: float = 0.2) -> None:
+        """Stop serving; streams that are still open get that long to end."""
         if self._server is not None:
-            await self._server.stop(grace=0.2)
+            await self._server.stop(grace_s)
 
     async def _ping(
         self, request: pb.PingRequest, context: aio.ServicerContext[pb.PingRequest, pb.PingReply]
     ) -> pb.PingReply:
-        refusal = self._identity.refusal(request.run, request.digest)
+        refusal = self._refusal(request.run, request.digest, request.source)
         if refusal is not None:
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, refusal)
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal)
         return pb.PingReply(node=self._identity.node)
 
     async def _link(
@@ -121,17 +121,21 @@ class InLinks:
     async def _admit(self, context: aio.ServicerContext[bytes, bytes]) -> int:
         """The peer's number; aborts the call of one that has no link to here."""
         offered = dict(context.invocation_metadata() or ())
-        digest = offered.get(DIGEST_KEY, b"")
-        refusal = self._identity.refusal(
-            str(offered.get(RUN_KEY, "")), digest if isinstance(digest, bytes) else b""
-        )
-        source = str(offered.get(SOURCE_KEY, ""))
-        if refusal is None and not (source.isdecimal() and int(source) in self._sources):
-            refusal = f"node {source or '?'} is not an in-neighbour of {self._identity.node}"
+        run, digest = str(offered.get(RUN_KEY, "")), offered.get(DIGEST_KEY, b"")
+        text = str(offered.get(SOURCE_KEY, ""))
+        source = int(text) if text.isdecimal() else -1
+        refusal = self._refusal(run, digest if isinstance(digest, bytes) else b"", source)
         if refusal is not None:
             self.refused["not_admitted"] += 1
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal)
-        return int(source)
+        return source
+
+    def _refusal(self, run: str, digest: bytes, source: int) -> str | None:
+        """Why a peer is not let in, or None."""
+        refusal = self._identity.refusal(run, digest)
+        if refusal is None and source not in self._sources:
+            refusal = f"node {source} is not an in-neighbour of {self._identity.node}"
+        return refusal
 
     # -- the network card ----------------------------------------------------------------------
 

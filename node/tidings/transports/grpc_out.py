@@ -105,8 +105,18 @@ class OutLink:
         """Until everything taken over has been written or lost."""
         await self._idle.wait()
 
+    async def abort(self) -> None:
+        """Break the stream and the connection off; what is on its way may be lost."""
+        for task in self._tasks:
+            task.cancel()
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+        await self._channel.close()
+
     async def close(self, timeout_s: float) -> None:
         """End the stream and the connection; what was written is delivered first."""
+        await self.flush()
         for task in self._tasks:
             task.cancel()
         call, self._call = self._call, None

@@ -125,13 +125,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                 handle._run()
 
     def watch(self, interval_ns: int, callback: Callable[[], None]) -> None:
-        """Call ``callback`` at least that often while time goes on, but not to make it go on."""
+        """Call ``callback`` once an interval while time goes on, but not to make it go on."""
         self._watch = (interval_ns, self._now_ns + interval_ns, callback)
 
     def _run_watch(self) -> None:
         if self._watch is not None and self._now_ns >= self._watch[1]:
-            interval_ns, _, callback = self._watch
-            self._watch = (interval_ns, self._now_ns + interval_ns, callback)
+            interval_ns, due_ns, callback = self._watch
+            passed = (self._now_ns - due_ns) // interval_ns + 1
+            self._watch = (interval_ns, due_ns + passed * interval_ns, callback)
             callback()
 
     def _next_event(self) -> _Event | None:

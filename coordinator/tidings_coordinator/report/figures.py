@@ -1,0 +1,256 @@
+"""Small figures of a metric against what it cost, as SVG for inlining."""
+
+from __future__ import annotations
+
+import html
+import io
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tidings.errors import MissingExtra
+from tidings_coordinator.report import numbers, palette
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Array = NDArray[np.float64]
+Cost = Literal["bytes", "seconds", "rounds"]
+COSTS: tuple[Cost, ...] = ("bytes", "seconds", "rounds")
+
+_WIDTH, _HEIGHT = 300, 196
+#: the plot inside of the figure: left, bottom, width, height
+_BOX = (0.152, 0.19, 0.816, 0.755)
+_RC = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 10.5,
+    "axes.unicode_minus": True,
+    "axes.edgecolor": palette.RULE,
+    "axes.labelcolor": palette.MUTED,
+    "xtick.color": palette.MUTED,
+    "ytick.color": palette.MUTED,
+    "path.simplify": True,
+}
+#: a logarithmic axis for values that span this factor or more
+_LOG_SPAN = 10.0
+_BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
+_SECONDS = ((3600.0, "hours"), (1.0, "seconds"), (1e-3, "milliseconds"))
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve, with a band around it where ``low`` and ``high`` are given."""
+
+    x: Array
+    y: Array
+    low: Array | None = None
+    high: Array | None = None
+    series: int = 0
+
+
+@dataclass(frozen=True)
+class Target:
+    """A value to reach, and the points (x, y) where lines reach it."""
+
+    value: float
+    text: str
+    met: Sequence[tuple[float, float, int]] = ()
+    #: what is written at the point, if there is but one
+    met_text: str = ""
+
+
+def panel(
+    lines: Sequence[Line],
+    cost: Cost,
+    title: str,
+    *,
+    rounds_label: str = "rounds",
+    as_percent: bool = False,
+    target: Target | None = None,
+) -> str | None:
+    """The lines over one cost, as an <svg> element; None where there is nothing to draw.
+
+    x is in bytes, seconds or rounds. Values that are not finite leave gaps. The vertical axis is
+    logarithmic for positive values that span a factor of ten.
+    """
+    values = np.concatenate([line.y for line in lines]) if lines else np.empty(0)
+    if not np.isfinite(values).any():
+        return None
+    try:
+        import matplotlib
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtra("the report", "report") from None
+    with matplotlib.rc_context(_RC | {"svg.hashsalt": f"{title} {cost}"}):
+        figure = Figure(figsize=(_WIDTH / 72, _HEIGHT / 72), dpi=72)
+        FigureCanvasSVG(figure)
+        axes = figure.add_axes(_BOX)
+        factor, unit = _unit(lines, cost)
+        _bounds(axes, lines, factor, as_percent, target)
+        _frame(axes, rounds_label if cost == "rounds" else unit, as_percent)
+        if target is not None:
+            _draw_target(axes, target, factor)
+        for line in reversed(lines):
+            _draw_line(axes, line, factor)
+        drawn = io.StringIO()
+        no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(drawn, format="svg", metadata=no_metadata, transparent=True)
+    return _inline(drawn.getvalue(), f"{title} over {cost}")
+
+
+def _unit(lines: Sequence[Line], cost: Cost) -> tuple[float, str]:
+    """What to divide x by, and the axis label."""
+    largest = max((float(line.x.max()) for line in lines if len(line.x)), default=0.0)
+    if cost == "bytes":
+        factor, unit = next((u for u in _BYTES if largest >= u[0]), _BYTES[-1])
+        return factor, f"{unit} sent, all nodes"
+    if cost == "seconds":
+        return next((u for u in _SECONDS if largest >= 2 * u[0]), _SECONDS[-1])
+    return 1.0, cost
+
+
+def _bounds(
+    axes: Axes, lines: Sequence[Line], factor: float, as_percent: bool, target: Target | None
+) -> None:
+    x = np.concatenate([line.x for line in lines]) / factor
+    end = float(x.max()) or 1.0
+    axes.set_xlim(-0.015 * end, 1.03 * end)
+    y = np.concatenate([line.y for line in lines])
+    y = y[np.isfinite(y)]
+    bands = [band for line in lines for band in (line.low, line.high) if band is not None]
+    spread = np.concatenate([y, *bands])
+    spread = spread[np.isfinite(spread)]
+    goal = [] if target is None else [target.value]
+    low, high = min([float(spread.min()), *goal]), max([float(spread.max()), *goal])
+    positive = np.array([*y[y > 0], *(value for value in goal if value > 0)])
+    if not as_percent and len(positive) > 1 and positive.max() >= _LOG_SPAN * positive.min():
+        axes.set_yscale("log", nonpositive="mask")
+        low = max(float(positive.min()) / 3, low) if low > 0 else float(positive.min()) / 1.5
+        stretch = (high / low) ** 0.06
+        axes.set_ylim(low / stretch, high * stretch)
+        return
+    pad = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
+    axes.set_ylim(low - pad, min(high + pad, 1.02) if as_percent else high + pad)
+
+
+def _frame(axes: Axes, label: str, as_percent: bool) -> None:
+    from matplotlib import ticker
+
+    axes.set_xlabel(label, labelpad=4)
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=label.startswith("rounds")))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: _tick(x)))
+    if axes.get_yscale() == "log":
+        low, high = axes.get_ylim()
+        narrow = high / low < 200
+        subs = (1.0, 2.0, 5.0) if narrow else (1.0,)
+        axes.yaxis.set_major_locator(ticker.LogLocator(10, subs=subs, numticks=6))
+        axes.yaxis.set_minor_locator(ticker.NullLocator())
+        axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda y, _: _log_tick(y)))
+    else:
+        axes.yaxis.set_major_locator(ticker.MaxNLocator(5))
+        write: Callable[[float], str] = (lambda y: f"{100 * y:.4g}%") if as_percent else _tick
+        axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda y, _: write(y)))
+    axes.grid(axis="y", color=palette.RULE, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, pad=5, labelsize=10)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(palette.MUTED)
+    axes.spines["bottom"].set_linewidth(0.8)
+
+
+def _tick(value: float) -> str:
+    return "0" if abs(value) < 1e-12 else numbers.number(value)
+
+
+def _log_tick(value: float) -> str:
+    exponent = math.log10(value)
+    if -2.5 < exponent < 4.5 or abs(exponent - round(exponent)) > 1e-6:
+        return numbers.number(value, 1)
+    return numbers.power_of_ten(round(exponent))
+
+
+def _draw_line(axes: Axes, line: Line, factor: float) -> None:
+    color = palette.series(line.series)
+    dash: Any = "-" if line.series < palette.SERIES else (0, (4, 2))
+    x = line.x / factor
+    if line.low is not None and line.high is not None:
+        axes.fill_between(x, line.low, line.high, color=color, alpha=0.18, linewidth=0)
+    axes.plot(x, line.y, color=color, linewidth=1.7, linestyle=dash, solid_capstyle="round")
+    finite = np.isfinite(line.y)
+    if finite.sum() == 1:
+        axes.plot(x[finite], line.y[finite], "o", color=color, markersize=4.5)
+
+
+def _draw_target(axes: Axes, target: Target, factor: float) -> None:
+    low, high = axes.get_ylim()
+    axes.axhline(target.value, color=palette.MUTED, linewidth=0.9, linestyle=(0, (3, 2.5)))
+    log = axes.get_yscale() == "log"
+    share = (
+        math.log(target.value / low) / math.log(high / low)
+        if log
+        else (target.value - low) / (high - low)
+    )
+    above = share < 0.85
+    axes.annotate(
+        target.text,
+        (1.0, target.value),
+        (0, 3 if above else -4),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        ha="right",
+        va="bottom" if above else "top",
+        fontsize=9.5,
+        color=palette.MUTED,
+    )
+    for x, y, series in target.met:
+        color = palette.series(series)
+        axes.plot(
+            [x / factor] * 2, [low, y], color=color, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1
+        )
+        axes.plot([x / factor], [y], "o", color=color, markersize=5, zorder=5)
+    if target.met_text and target.met:
+        x = target.met[0][0] / factor
+        left = x > sum(axes.get_xlim()) * 0.6
+        axes.annotate(
+            target.met_text,
+            (x, 0.04),
+            (-4 if left else 4, 0),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            fontsize=9.5,
+            color=palette.INK,
+        )
+
+
+def _inline(svg: str, label: str) -> str:
+    """The drawing without what only a file of its own needs, and without fixed size and colours."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
+    svg = re.sub(r'<path d="[^"]*" style="fill: none"/>', "", svg)
+    svg = re.sub(r" font-family:[^;]*;", "", svg)
+    svg = re.sub(r' transform="rotate\(-0 [^"]*"', "", svg)
+    svg = re.sub(r"(\d\.\d\d)\d+", r"\1", svg)
+    used = set(re.findall(r'(?:url\(|href=")#([\w.-]+)', svg))
+    svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
+    svg = re.sub(r"\s*\n\s*", " ", svg)
+    svg = re.sub(r"<g>\s*</g>|(?<=>) (?=<)", "", svg)
+    head = (
+        f'<svg class="panel" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'aria-label="{html.escape(label)}">'
+    )
+    return palette.by_name(head + svg[svg.index(">") + 1 :])
+
+
+def finite(values: Iterable[float]) -> Array:
+    """As an array; infinities become NaN, which leaves a gap."""
+    array = np.array(list(values), dtype=np.float64)
+    array[~np.isfinite(array)] = np.nan
+    return array
