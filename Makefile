@@ -1,0 +1,54 @@
+# make demo   set everything up and run examples/quickstart.yaml
+# make test   set everything up and run every test that this machine can run; says what it skipped
+# make lint   format, types, import direction, generated code
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
+
+# what is quick and needs no quiet machine runs on all cores; what measures or starts processes does not
+PARALLEL := unit or oracle or sim
+SERIAL := conformance or process or deploy
+
+.PHONY: demo test lint protos reference clean
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/tidings run examples/quickstart.yaml
+
+test: $(VENV)/test.stamp
+	$(BIN)/python -m pytest -q -m "$(PARALLEL)" -n auto
+	$(BIN)/python -m pytest -q -m "$(SERIAL)"
+
+lint: $(VENV)/lint.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	PYTHON=$(BIN)/python .ci/protos
+	git diff --exit-code -- node/tidings/v1
+
+protos: $(VENV)/lint.stamp
+	PYTHON=$(BIN)/python .ci/protos
+
+reference: $(VENV)/demo.stamp
+	$(BIN)/python -m tidings_coordinator.experiment.schema > docs/experiment.schema.json
+	$(BIN)/python -m tidings_coordinator.reference
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo.stamp: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) -e '.[report,data]'
+	touch $@
+
+$(VENV)/test.stamp: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) -e '.[test]'
+	touch $@ $(VENV)/demo.stamp
+
+$(VENV)/lint.stamp: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) -e '.[test,lint]'
+	touch $@ $(VENV)/test.stamp $(VENV)/demo.stamp
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
