@@ -8,6 +8,7 @@ stands, and nothing was started; 130 aborted by Ctrl-C or SIGTERM.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -186,11 +187,14 @@ def _write_comparison(directories: list[Path], out: Path) -> None:
 
 @app.command()
 @_reported
-def report(directory: Annotated[Path, typer.Argument(help="a run directory")]) -> None:
+def report(
+    directory: Annotated[Path, typer.Argument(help="a run directory")],
+    out: Annotated[Path | None, typer.Option("--out", help="the page, if not in there")] = None,
+) -> None:
     """Write the report of a run again, also of one that was broken off."""
     from tidings_coordinator.report.page import write_report
 
-    print(f"report: {write_report(directory)}")
+    print(f"report: {write_report(directory, out)}")
 
 
 @app.command("list")
@@ -217,6 +221,8 @@ def schema() -> None:
 
 def main() -> None:
     """Entry point."""
+    # gRPC reports errors that it also raises, in its own words
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     app()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import time
 import uuid
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 
-from tidings.errors import RecordError, RunError
+from tidings.errors import RecordError, RunError, UserError
 from tidings.runtime.node import RuntimeNode
 from tidings.runtime.simulation import Observer, Simulated, simulate
 from tidings.v1 import records_pb2 as records
@@ -26,7 +27,7 @@ from tidings_coordinator.experiment.dump import dump
 from tidings_coordinator.experiment.model import Experiment
 from tidings_coordinator.monitoring.discovery import Discovery
 from tidings_coordinator.planning import RunPlan, plan
-from tidings_coordinator.records.directory import RunDirectory, environment
+from tidings_coordinator.records.directory import RunDirectory, environment, read_json
 from tidings_coordinator.records.result import Ending, Verdict, result
 
 #: wall seconds between two looks at a simulated run
@@ -67,6 +68,17 @@ def run_experiment(
     anything is started; what goes wrong later is in the result.
     """
     run = plan(experiment, f"{experiment.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        return _run(run, source, path, watcher, base)
+    except UserError:
+        # nothing has been started, so there is nothing to keep
+        if read_json(path, "graph.json") is not None and read_json(path, "result.json") is None:
+            shutil.rmtree(path)
+        raise
+
+
+def _run(run: RunPlan, source: str, path: Path, watcher: Watcher, base: Path) -> Outcome:
+    experiment = run.experiment
     with RunDirectory.create(path) as directory:
         directory.write("experiment.yaml", source)
         directory.write("resolved.yaml", dump(experiment))

@@ -112,6 +112,7 @@ class Conductor:
             error = caught
         try:
             if not isinstance(error, RecordError):
+                self._event("over", reason=str(error) if error else self._state.reason)
                 await self._collect()
         except RunError as caught:
             error = error or caught
@@ -248,7 +249,6 @@ class Conductor:
                 await self._pause(_SHOW_S)
         finally:
             self._state.ended = self._now_s()
-        self._event("over", reason=self._state.reason)
 
     def _leads(self, session: Session) -> bool:
         """Whether the run waits for this node without limit."""

@@ -77,6 +77,11 @@ def _native_or_duration(value: object) -> object:
         raise ValueError(f"{error}; or 'native'") from error
 
 
+def _local_by_default(value: object) -> object:
+    """``launcher: {port: 5000}`` is about the default launcher."""
+    return {"kind": Local.kind} | value if isinstance(value, dict) else value
+
+
 def _policy(value: object) -> object:
     if value in ("all", "live") or (type(value) is int and value >= 1):
         return value
@@ -212,7 +217,7 @@ class Experiment(Section):
     """How often the models are evaluated."""
     target: Target | None = None
     """The goal whose cost is reported."""
-    launcher: Launcher = Local()
+    launcher: Annotated[Launcher, BeforeValidator(_local_by_default)] = Local()
     """Where the nodes run."""
     metrics: Metrics = Metrics()
     """Prometheus metrics of the nodes."""

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
 import json
 import math
@@ -86,6 +87,8 @@ class RunDirectory:
             beside.write_text(text, encoding="utf-8")
             beside.replace(target)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
             raise self._failure(name, error) from error
 
     def write_json(self, name: str, data: object) -> None:

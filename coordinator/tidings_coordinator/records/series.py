@@ -55,7 +55,7 @@ def _by_round(rows: Iterable[Row], nodes: set[int]) -> list[list[Row]]:
     rounds: dict[int, dict[int, Row]] = defaultdict(dict)
     for row in rows:
         rounds[row["round"]][row["node"]] = row
-    return [list(group.values()) for _, group in sorted(rounds.items()) if set(group) == nodes]
+    return [_in_order(group) for _, group in sorted(rounds.items()) if set(group) == nodes]
 
 
 def _by_time(rows: Sequence[Row], nodes: set[int]) -> list[list[Row]]:
@@ -66,8 +66,13 @@ def _by_time(rows: Sequence[Row], nodes: set[int]) -> list[list[Row]]:
     for number, row in enumerate(ordered, start=1):
         latest[row["node"]] = row
         if set(latest) == nodes and (number % len(nodes) == 0 or number == len(ordered)):
-            groups.append(list(latest.values()))
+            groups.append(_in_order(latest))
     return groups
+
+
+def _in_order(by_node: Mapping[int, Row]) -> list[Row]:
+    """In node order, so that means do not depend on the order of arrival."""
+    return [row for _, row in sorted(by_node.items())]
 
 
 def _point(rows: Sequence[Row], byzantine: set[int]) -> Point:

@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tidings_coordinator.report import numbers
+from tidings_coordinator.report import wording
 
 Array = NDArray[np.float64]
 Arc = tuple[int, int]
 
 _SIZE = 1000.0
-_MARGIN = 40.0
+_MARGIN = 45.0
+#: how far a line that would touch a node bends, as a share of its length
+_BOW = 0.1
 #: steps of width and darkness from the least to the most loaded link
 _LEVELS = 6
 
@@ -46,40 +48,39 @@ def draw(
     layout = np.array(graph.get("layout") or [], dtype=np.float64)
     if layout.ndim != 2 or len(layout) == 0:
         return None
-    place, height = _fit(layout)
+    place = _fit(layout)
     arcs = {(int(a), int(b)) for a, b in graph.get("arcs", ())}
     pairs = sorted({(min(arc), max(arc)) for arc in arcs})
     radius = _radius(place)
-    thick = 0.42 * radius / max(1.0, math.sqrt(len(pairs) / (2 * len(place))))
+    thick = 0.3 * radius / max(1.0, len(pairs) / len(place)) ** 0.75
     widths = [max(0.6, thick * step / _LEVELS) for step in range(_LEVELS + 1)]
+    # where nothing was carried, or nothing is known about it, a link is there all the same
+    widths[0] = max(1.2, widths[2])
     lines = _Lines(place, radius, max(loads.values(), default=0), loads, arcs)
     for a, b in pairs:
         lines.add(a, b, bend=len(pairs) <= 4 * len(place))
     parts = [lines.svg(level, widths[level]) for level in sorted(lines.paths)]
     roles = [str(role) for role in graph.get("roles", ())] or ["peer"] * len(place)
     byzantine = {int(node) for node in graph.get("byzantine", ())}
-    parts += [
+    nodes = [
         _node(node, place[node], radius, roles[node], node in byzantine, sent.get(node))
         for node in range(len(place))
     ]
+    parts += [f'<g stroke-width="{min(2.0, 0.1 * radius):.1f}">', *nodes, "</g>"]
     label = f"{len(place)} nodes, {len(arcs)} directed links"
     svg = (
-        f'<svg class="network" viewBox="0 0 {_SIZE:.0f} {height:.0f}" role="img" '
+        f'<svg class="network" viewBox="{lines.view()}" role="img" '
         f'aria-label="{label}">' + "".join(parts) + "</svg>"
     )
     width = 440 if len(place) <= 16 else 560 if len(place) <= 48 else 700
     return Drawing(svg, width, _scale(lines, widths), sorted(set(roles)))
 
 
-def _fit(layout: Array) -> tuple[Array, float]:
-    """Onto the canvas, y downwards; and the canvas's height."""
+def _fit(layout: Array) -> Array:
+    """Onto the canvas, y downwards."""
     low, high = layout.min(axis=0), layout.max(axis=0)
-    extent = max(float((high - low).max()), 1e-9)
-    scale = (_SIZE - 2 * _MARGIN) / extent
-    height = float(high[1] - low[1]) * scale + 2 * _MARGIN
-    x = _SIZE / 2 + (layout[:, 0] - (low[0] + high[0]) / 2) * scale
-    y = _MARGIN + (high[1] - layout[:, 1]) * scale
-    return np.column_stack([x, y]), height
+    scale = _SIZE / max(float((high - low).max()), 1e-9)
+    return np.column_stack([layout[:, 0] - low[0], high[1] - layout[:, 1]]) * scale
 
 
 def _radius(place: Array) -> float:
@@ -105,6 +106,14 @@ class _Lines:
         #: level -> path data
         self.paths: dict[int, list[str]] = defaultdict(list)
         self._heads: dict[int, list[str]] = defaultdict(list)
+        #: points that must be on the canvas
+        self._seen = list(place)
+
+    def view(self) -> str:
+        """The canvas: a viewBox around all nodes and lines."""
+        low = np.min(self._seen, axis=0) - _MARGIN
+        size = np.max(self._seen, axis=0) + _MARGIN - low
+        return f"{_xy(low)} {_xy(size)}"
 
     def level(self, load: int) -> int:
         """0 for nothing, then the steps up to the most loaded link."""
@@ -116,7 +125,8 @@ class _Lines:
         middle = (start + end) / 2
         if bend and self._blocked(a, b):
             across = np.array([start[1] - end[1], end[0] - start[0]])
-            middle = middle + 0.16 * across
+            middle = middle + _BOW * across
+            self._seen.append(middle)
         for source, target in ((a, b), (b, a)):
             if (source, target) not in self._arcs:
                 continue
@@ -132,8 +142,8 @@ class _Lines:
         along = (tip - control) / max(float(np.hypot(*(tip - control))), 1e-9)
         across = np.array([-along[1], along[0]])
         tip = tip - along * self._radius * 1.1
-        back = tip - along * self._radius * 0.9
-        side = across * self._radius * 0.4
+        back = tip - along * self._radius * 0.7
+        side = across * self._radius * 0.3
         return f"M{_xy(tip)}L{_xy(back + side)} {_xy(back - side)}Z"
 
     def _blocked(self, a: int, b: int) -> bool:
@@ -185,7 +195,7 @@ def _node(
 ) -> str:
     x, y = place
     words = [f"node {node}", role] + ["Byzantine"] * byzantine
-    words += [] if sent is None else [f"sent {numbers.size(sent['total'])}"]
+    words += [] if sent is None else [f"sent {wording.size(sent['total'])}"]
     if role == "server":
         side = 1.25 * radius
         corner = f'x="{x - side:.1f}" y="{y - side:.1f}"'
@@ -213,6 +223,6 @@ def _scale(lines: _Lines, widths: Sequence[float]) -> list[tuple[str, str]]:
     for level in sorted({min(lines.paths), (_LEVELS + 1) // 2, max(lines.paths)}):
         line = f'<path class="load{level}" stroke-width="{widths[level]:.1f}" d="M0 20H90"/>'
         sample = f'<svg class="network sample" viewBox="0 0 90 40">{line}</svg>'
-        text = numbers.size(lines.most * level / _LEVELS) if level else "nothing"
+        text = wording.size(lines.most * level / _LEVELS) if level else "nothing"
         samples.append((sample, f"up to {text}" if 0 < level < _LEVELS else text))
     return samples

@@ -14,19 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidings.errors import MissingExtra
-from tidings_coordinator.report import numbers, palette
+from tidings_coordinator.report import palette, wording
+from tidings_coordinator.report.costs import Cost
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Array = NDArray[np.float64]
-Cost = Literal["bytes", "seconds", "rounds"]
-COSTS: tuple[Cost, ...] = ("bytes", "seconds", "rounds")
+#: of the vertical axis; "auto": logarithmic for positive values that span a factor of five
+Scale = Literal["auto", "log", "percent"]
 
 _WIDTH, _HEIGHT = 300, 196
 #: the plot inside of the figure: left, bottom, width, height
 _BOX = (0.152, 0.19, 0.816, 0.755)
-_RC = {
+_RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.size": 10.5,
@@ -38,7 +39,11 @@ _RC = {
     "path.simplify": True,
 }
 #: a logarithmic axis for values that span this factor or more
-_LOG_SPAN = 10.0
+_LOG_SPAN = 5.0
+#: of several lines, what is that many times above where the highest begins is not shown
+_OUT_OF_SIGHT = 10.0
+#: what is left free above and below the lines
+_ROOM = 0.06
 _BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "bytes"))
 _SECONDS = ((3600.0, "hours"), (1.0, "seconds"), (1e-3, "milliseconds"))
 
@@ -56,13 +61,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Target:
-    """A value to reach, and the points (x, y) where lines reach it."""
+    """A value to reach, and the points (x, y, series) where lines reach it."""
 
     value: float
-    text: str
     met: Sequence[tuple[float, float, int]] = ()
-    #: what is written at the point, if there is but one
-    met_text: str = ""
+    #: what is written at the first of these points
+    text: str = ""
 
 
 def panel(
@@ -71,13 +75,13 @@ def panel(
     title: str,
     *,
     rounds_label: str = "rounds",
-    as_percent: bool = False,
+    scale: Scale = "auto",
     target: Target | None = None,
 ) -> str | None:
     """The lines over one cost, as an <svg> element; None where there is nothing to draw.
 
-    x is in bytes, seconds or rounds. Values that are not finite leave gaps. The vertical axis is
-    logarithmic for positive values that span a factor of ten.
+    x is in bytes, seconds or rounds. Values that are not finite leave gaps, and so do values that
+    are not positive on a logarithmic axis.
     """
     values = np.concatenate([line.y for line in lines]) if lines else np.empty(0)
     if not np.isfinite(values).any():
@@ -93,8 +97,8 @@ def panel(
         FigureCanvasSVG(figure)
         axes = figure.add_axes(_BOX)
         factor, unit = _unit(lines, cost)
-        _bounds(axes, lines, factor, as_percent, target)
-        _frame(axes, rounds_label if cost == "rounds" else unit, as_percent)
+        _bounds(axes, lines, factor, scale, target)
+        _frame(axes, rounds_label if cost == "rounds" else unit, scale == "percent")
         if target is not None:
             _draw_target(axes, target, factor)
         for line in reversed(lines):
@@ -117,7 +121,7 @@ def _unit(lines: Sequence[Line], cost: Cost) -> tuple[float, str]:
 
 
 def _bounds(
-    axes: Axes, lines: Sequence[Line], factor: float, as_percent: bool, target: Target | None
+    axes: Axes, lines: Sequence[Line], factor: float, scale: Scale, target: Target | None
 ) -> None:
     x = np.concatenate([line.x for line in lines]) / factor
     end = float(x.max()) or 1.0
@@ -129,15 +133,20 @@ def _bounds(
     spread = spread[np.isfinite(spread)]
     goal = [] if target is None else [target.value]
     low, high = min([float(spread.min()), *goal]), max([float(spread.max()), *goal])
+    if len(lines) > 1 and scale != "percent":
+        # one setting that diverges must not hide the others
+        starts = [line.y[np.isfinite(line.y)][:1] for line in lines]
+        high = min(high, max([_OUT_OF_SIGHT * abs(float(y[0])) for y in starts if len(y)]))
     positive = np.array([*y[y > 0], *(value for value in goal if value > 0)])
-    if not as_percent and len(positive) > 1 and positive.max() >= _LOG_SPAN * positive.min():
+    span = 1.0 if scale == "log" else _LOG_SPAN
+    if scale != "percent" and len(positive) > 1 and positive.max() >= span * positive.min():
         axes.set_yscale("log", nonpositive="mask")
         low = max(float(positive.min()) / 3, low) if low > 0 else float(positive.min()) / 1.5
-        stretch = (high / low) ** 0.06
+        stretch = (high / low) ** _ROOM if high > low else 1.5
         axes.set_ylim(low / stretch, high * stretch)
         return
-    pad = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
-    axes.set_ylim(low - pad, min(high + pad, 1.02) if as_percent else high + pad)
+    pad = _ROOM * (high - low) or 0.05 * abs(high) or 0.05
+    axes.set_ylim(low - pad, high + pad)
 
 
 def _frame(axes: Axes, label: str, as_percent: bool) -> None:
@@ -155,6 +164,8 @@ def _frame(axes: Axes, label: str, as_percent: bool) -> None:
         axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda y, _: _log_tick(y)))
     else:
         axes.yaxis.set_major_locator(ticker.MaxNLocator(5))
+        if as_percent:
+            axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= 1])
         write: Callable[[float], str] = (lambda y: f"{100 * y:.4g}%") if as_percent else _tick
         axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda y, _: write(y)))
     axes.grid(axis="y", color=palette.RULE, linewidth=0.7)
@@ -166,14 +177,14 @@ def _frame(axes: Axes, label: str, as_percent: bool) -> None:
 
 
 def _tick(value: float) -> str:
-    return "0" if abs(value) < 1e-12 else numbers.number(value)
+    return "0" if abs(value) < 1e-12 else wording.number(value)
 
 
 def _log_tick(value: float) -> str:
     exponent = math.log10(value)
-    if -2.5 < exponent < 4.5 or abs(exponent - round(exponent)) > 1e-6:
-        return numbers.number(value, 1)
-    return numbers.power_of_ten(round(exponent))
+    if -3.5 < exponent < 4.5 or abs(exponent - round(exponent)) > 1e-6:
+        return wording.number(value, 1)
+    return wording.power_of_ten(round(exponent))
 
 
 def _draw_line(axes: Axes, line: Line, factor: float) -> None:
@@ -189,37 +200,19 @@ def _draw_line(axes: Axes, line: Line, factor: float) -> None:
 
 
 def _draw_target(axes: Axes, target: Target, factor: float) -> None:
-    low, high = axes.get_ylim()
+    low, _ = axes.get_ylim()
     axes.axhline(target.value, color=palette.MUTED, linewidth=0.9, linestyle=(0, (3, 2.5)))
-    log = axes.get_yscale() == "log"
-    share = (
-        math.log(target.value / low) / math.log(high / low)
-        if log
-        else (target.value - low) / (high - low)
-    )
-    above = share < 0.85
-    axes.annotate(
-        target.text,
-        (1.0, target.value),
-        (0, 3 if above else -4),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        ha="right",
-        va="bottom" if above else "top",
-        fontsize=9.5,
-        color=palette.MUTED,
-    )
     for x, y, series in target.met:
         color = palette.series(series)
         axes.plot(
             [x / factor] * 2, [low, y], color=color, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1
         )
         axes.plot([x / factor], [y], "o", color=color, markersize=5, zorder=5)
-    if target.met_text and target.met:
+    if target.text and target.met:
         x = target.met[0][0] / factor
         left = x > sum(axes.get_xlim()) * 0.6
         axes.annotate(
-            target.met_text,
+            target.text,
             (x, 0.04),
             (-4 if left else 4, 0),
             xycoords=("data", "axes fraction"),
@@ -237,7 +230,7 @@ def _inline(svg: str, label: str) -> str:
     svg = re.sub(r'<path d="[^"]*" style="fill: none"/>', "", svg)
     svg = re.sub(r" font-family:[^;]*;", "", svg)
     svg = re.sub(r' transform="rotate\(-0 [^"]*"', "", svg)
-    svg = re.sub(r"(\d\.\d\d)\d+", r"\1", svg)
+    svg = re.sub(r'"[^"]*"', lambda found: re.sub(r"(\d\.\d\d)\d+", r"\1", found[0]), svg)
     used = set(re.findall(r'(?:url\(|href=")#([\w.-]+)', svg))
     svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
     svg = re.sub(r"\s*\n\s*", " ", svg)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tidings_coordinator.report import numbers
-from tidings_coordinator.report.reading import Run
+from tidings_coordinator.report import wording
+from tidings_coordinator.report.reading import Run, metric_order
 
 _LAUNCHERS = {"local": "local processes", "simulator": "simulated on virtual time"}
 
@@ -42,9 +42,9 @@ def one_line(run: Run) -> list[str]:
         parts.append(f"{run.at('topology', 'kind') or 'graph'} of {run.node_count} nodes")
     if network := run.at("network"):
         parts.append(_network(network))
-    if byzantine := run.graph.get("byzantine"):
+    if run.byzantine:
         attack = run.at("byzantine", "attack", "kind")
-        parts.append(f"{len(byzantine)} Byzantine" + (f" ({attack})" if attack else ""))
+        parts.append(f"{len(run.byzantine)} Byzantine" + (f" ({attack})" if attack else ""))
     if launcher := run.at("launcher", "kind"):
         parts.append(_LAUNCHERS.get(launcher, str(launcher)))
     if (seed := run.at("seed")) is not None:
@@ -149,38 +149,34 @@ def key_figures(run: Run) -> list[Figure]:
     """Accuracy, loss, cost and agreement, as far as they are known."""
     last, found = run.last, run.result or {}
     figures = []
-    shown = ["accuracy", "loss"]
-    if last and "accuracy" not in last.metrics:
-        shown = ["loss", *(name for name in last.metrics if name != "loss")][:2]
-    for name in shown:
-        spread = last.metrics.get(name) if last else None
-        if spread is not None:
-            low, high = numbers.metric(name, spread.low), numbers.metric(name, spread.high)
-            note = f"{low} to {high} over nodes" if low != high else ""
-            figures.append(Figure(name, numbers.metric(name, spread.mean), note))
+    metrics = last.metrics if last else {}
+    for name in sorted(metrics, key=metric_order)[:2]:
+        spread = metrics[name]
+        low, high = wording.metric(name, spread.low), wording.metric(name, spread.high)
+        note = f"{low} to {high} over nodes" if low != high else ""
+        note = note if wording.known(spread.mean) else "not a finite number"
+        figures.append(Figure(name, wording.metric(name, spread.mean), note))
     total = sum(node["total"] for node in run.sent().values())
     if last or run.links:
-        figures.append(Figure("bytes sent", numbers.size(total), "all nodes, every kind"))
+        note = "all nodes, every kind" if run.closed else "as far as it was recorded"
+        figures.append(Figure("bytes sent", wording.size(total), note))
     time_s = found.get("time_s", last.time_s if last else None)
     time_note = "virtual time" if run.simulated else _scale_note(run)
-    figures.append(Figure("emulated time", numbers.seconds(time_s), time_note))
+    if time_s is not None:
+        figures.append(Figure("emulated time", wording.seconds(time_s), time_note))
     if "wall_s" in found:
-        figures.append(Figure("wall time", numbers.seconds(found["wall_s"]), "with start and end"))
+        figures.append(Figure("wall time", wording.seconds(found["wall_s"]), "with start and end"))
     if last:
         label = "rounds" if run.synchronous else "local steps"
         note = "" if run.synchronous else "mean over nodes"
-        figures.append(Figure(label, numbers.count(last.round), note))
-        messages = found.get("messages") or last.messages
-        figures.append(Figure("messages", numbers.count(messages), _mean_size(total, messages)))
-        distance = numbers.number(last.consensus_distance)
+        figures.append(Figure(label, wording.count(last.round), note))
+        mean_size = f"{wording.size(total / run.messages)} on average" if run.messages else ""
+        figures.append(Figure("messages", wording.count(run.messages), mean_size))
+        distance = wording.number(last.consensus_distance)
         figures.append(Figure("consensus distance", distance, "mean squared, at the end"))
     return figures
 
 
 def _scale_note(run: Run) -> str:
     scale = run.at("network", "time_scale")
-    return f"1 s took {scale:g} s" if numbers.known(scale) and scale != 1 else ""
-
-
-def _mean_size(total: int, messages: int) -> str:
-    return f"{numbers.size(total / messages)} on average" if messages else ""
+    return f"1 s took {scale:g} s" if wording.known(scale) and scale != 1 else ""

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidings_coordinator.records.series import Point
-from tidings_coordinator.report import drawing, header, numbers, sections
-from tidings_coordinator.report.figures import COSTS, Cost, Line, Target, finite, panel
-from tidings_coordinator.report.reading import KINDS, Run, read
+import numpy as np
+
+from tidings_coordinator.records.series import Goal
+from tidings_coordinator.report import costs, drawing, header, sections, wording
+from tidings_coordinator.report.figures import Line, Target, finite, panel
+from tidings_coordinator.report.reading import KINDS, Run, metric_order, read
 from tidings_coordinator.report.render import render, write
 
 #: what known metrics are; others are shown by their name alone
 _MEANINGS = {
-    "accuracy": "on the test set",
-    "loss": "of the global objective at each node's model",
-    "suboptimality": "loss above the best possible",
-    "distance": "to the optimum",
+    "accuracy": "of every node's own model",
+    "loss": "of every node's own model",
+    "suboptimality": "loss above the least possible",
+    "distance": "squared, to the minimiser",
     "consensus_distance": "mean squared distance of the models from their mean, "
     "estimated from sketches",
 }
@@ -36,8 +37,10 @@ class Curves:
     notes: list[str]
 
 
-def write_report(directory: Path) -> Path:
-    """Write ``report.html`` into a run directory, complete or not; its path.
+def write_report(directory: Path, out: Path | None = None) -> Path:
+    """Write a run's page, into its directory as ``report.html`` or to ``out``; its path.
+
+    The directory may be that of a run that was broken off.
 
     UserError where the directory is no run, MissingExtra without the extra "report", RecordError
     where the page cannot be written.
@@ -70,7 +73,7 @@ def write_report(directory: Path) -> Path:
         events=sections.events(run),
         environment=sections.environment(run),
     )
-    return write(directory / "report.html", page)
+    return write(out or directory / "report.html", page)
 
 
 def _date(run: Run) -> str:
@@ -80,33 +83,9 @@ def _date(run: Run) -> str:
 # -- curves ------------------------------------------------------------------------------------
 
 
-def costs(points: Sequence[Point], cost: Cost) -> list[float]:
-    """What each point had cost by then."""
-    if cost == "bytes":
-        return [point.bytes["total"] for point in points]
-    return [point.time_s if cost == "seconds" else point.round for point in points]
-
-
-def cost_text(cost: Cost, value: float) -> str:
-    """'12.3 MB', '7.5 s' or '60'."""
-    if cost == "bytes":
-        return numbers.size(value)
-    return numbers.seconds(value) if cost == "seconds" else numbers.count(value)
-
-
-def rounds_label(synchronous: bool) -> str:
-    """What a round is called."""
-    return "rounds" if synchronous else "local steps, mean over nodes"
-
-
 def _curves(run: Run) -> list[Curves]:
-    names = sorted({name for point in run.points for name in point.metrics}, key=_rank)
+    names = sorted({name for point in run.points for name in point.metrics}, key=metric_order)
     return [_curve(run, name) for name in names]
-
-
-def _rank(name: str) -> tuple[int, str]:
-    first = ("accuracy", "loss", "suboptimality", "distance")
-    return (first.index(name) if name in first else len(first), name)
 
 
 def _curve(run: Run, name: str) -> Curves:
@@ -116,48 +95,60 @@ def _curve(run: Run, name: str) -> Curves:
         for part in ("mean", "low", "high")
     )
     panels = []
-    for cost in COSTS:
+    for cost in costs.COSTS:
         drawn = panel(
-            [Line(finite(costs(points, cost)), mean, low, high)],
+            [Line(finite(costs.along(points, cost)), mean, low, high)],
             cost,
             name,
-            rounds_label=rounds_label(run.synchronous),
-            as_percent=name == "accuracy",
+            rounds_label=costs.rounds_label(run.synchronous),
+            scale="percent" if name == "accuracy" else "auto",
             target=_target(run, name, cost),
         )
         panels += [drawn] if drawn else []
     notes = []
     broken = [point for point, value in zip(points, mean, strict=True) if math.isnan(value)]
     if broken:
-        where = f"{'round' if run.synchronous else 'step'} {numbers.count(broken[0].round)}"
+        where = f"{'round' if run.synchronous else 'step'} {wording.count(broken[0].round)}"
         notes.append(f"Not a finite number at {where}" + " and after." * (len(broken) > 1))
     if len(points) == 1:
         notes.append("There is only one evaluation of all nodes.")
-    return Curves(name, _MEANINGS.get(name, ""), panels, notes)
+    return Curves(name, meaning(name, run.goal), panels, notes)
 
 
-def _target(run: Run, name: str, cost: Cost) -> Target | None:
-    goal = run.goal
-    if goal is None or goal.metric != name:
+def _target(run: Run, name: str, cost: costs.Cost) -> Target | None:
+    if run.goal is None or run.goal.metric != name:
         return None
-    text = f"target {numbers.metric(name, goal.value)}"
     for point in run.points:
-        if goal.met(point):
-            x = costs([point], cost)[0]
+        if run.goal.met(point):
+            x = costs.along([point], cost)[0]
             met = [(x, point.metrics[name].mean, 0)]
-            return Target(goal.value, text, met, cost_text(cost, x))
-    return Target(goal.value, text)
+            return Target(run.goal.value, met, costs.text(cost, x))
+    return Target(run.goal.value)
+
+
+def meaning(metric: str, goal: Goal | None) -> str:
+    """What a metric's figures show."""
+    words = [_MEANINGS[metric]] if metric in _MEANINGS else []
+    if goal is not None and goal.metric == metric:
+        words.append(f"dashed: target {wording.metric(metric, goal.value)}")
+    return "; ".join(words)
 
 
 def _consensus(run: Run) -> Curves:
     values = finite(point.consensus_distance for point in run.points)
+    title, words = "consensus distance", _MEANINGS["consensus_distance"]
+    if not np.isfinite(values).any():
+        text = "The consensus distance was never a finite number."
+        return Curves(title, words, [], [text if run.points else "No evaluation was recorded."])
+    if not values.any():
+        return Curves(title, words, [], ["The models were the same at every evaluation."])
     panels = []
-    for cost in COSTS:
-        line = Line(finite(costs(run.points, cost)), values)
-        label = rounds_label(run.synchronous)
-        drawn = panel([line], cost, "consensus distance", rounds_label=label)
+    for cost in costs.COSTS:
+        line = Line(finite(costs.along(run.points, cost)), values)
+        label = costs.rounds_label(run.synchronous)
+        drawn = panel([line], cost, "consensus distance", rounds_label=label, scale="log")
         panels += [drawn] if drawn else []
-    return Curves("consensus distance", _MEANINGS["consensus_distance"], panels, [])
+    return Curves(title, words, panels, [])
 
 
 # -- network -----------------------------------------------------------------------------------
@@ -174,21 +165,21 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     mixing = run.at("topology", "mixing", "kind")
     facts = [
         ("topology", str(run.at("topology", "kind") or "")),
-        ("nodes", numbers.count(graph.get("nodes"))),
-        ("directed links", numbers.count(len(graph.get("arcs") or ()))),
+        ("nodes", wording.count(graph.get("nodes"))),
+        ("directed links", wording.count(len(graph.get("arcs") or ()))),
         ("mixing weights", str(mixing or "").replace("_", " ")),
-        ("spectral gap", numbers.number(graph.get("spectral_gap"))),
+        ("spectral gap", wording.number(graph.get("spectral_gap"))),
     ]
     if (phases := graph.get("phases") or 1) > 1:
-        every = numbers.plural(graph.get("rounds_per_phase") or 1, "round")
+        every = wording.plural(graph.get("rounds_per_phase") or 1, "round")
         facts.append(("graphs", f"{phases} in turn, each for {every}; drawn is their union"))
     loads = [link["bytes"]["total"] for link in run.links]
     if loads:
-        low, high = numbers.size(min(loads)), numbers.size(max(loads))
-        mean = numbers.size(sum(loads) / len(loads))
+        low, high = wording.size(min(loads)), wording.size(max(loads))
+        mean = wording.size(sum(loads) / len(loads))
         text = f"{mean} each" if low == high else f"{low} to {high}, {mean} on average"
         facts.append(("bytes on a link", text))
-    return [(what, text) for what, text in facts if text and text != numbers.NOTHING]
+    return [(what, text) for what, text in facts if text and text != wording.NOTHING]
 
 
 # -- cost to target ----------------------------------------------------------------------------
@@ -199,15 +190,14 @@ def _target_text(run: Run) -> str:
     if goal is None:
         return "The experiment names no target."
     sign = "at least" if goal.metric == "accuracy" else "at most"
-    text = f"Mean {goal.metric} of the honest nodes {sign} {numbers.metric(goal.metric, goal.value)}"
+    value = wording.metric(goal.metric, goal.value)
+    text = f"Mean {goal.metric} of the honest nodes {sign} {value}"
     if run.cost is not None:
         return f"{text}: reached."
-    means = [point.metrics[goal.metric].mean for point in run.points if goal.metric in point.metrics]
-    reached = [mean for mean in means if math.isfinite(mean)]
-    if not reached:
+    best = run.best(goal.metric)
+    if best is None:
         return f"{text}: not reached."
-    best = max(reached) if goal.metric == "accuracy" else min(reached)
-    return f"{text}: not reached. The best was {numbers.metric(goal.metric, best)}."
+    return f"{text}: not reached. The best was {wording.metric(goal.metric, best)}."
 
 
 def _cost(run: Run) -> list[header.Figure]:
@@ -216,7 +206,7 @@ def _cost(run: Run) -> list[header.Figure]:
         return []
     rounds = "rounds" if run.synchronous else "local steps"
     return [
-        header.Figure("bytes", numbers.size(cost["bytes"]), "sent by all nodes"),
-        header.Figure("emulated time", numbers.seconds(cost["time_s"])),
-        header.Figure(rounds, numbers.count(cost["rounds"])),
+        header.Figure("bytes", wording.size(cost["bytes"]), "sent by all nodes"),
+        header.Figure("emulated time", wording.seconds(cost["time_s"])),
+        header.Figure(rounds, wording.count(cost["rounds"])),
     ]

@@ -41,7 +41,12 @@ PAPER = _COLORS["paper"][0]
 
 def series(number: int) -> str:
     """The colour of a series; there are eight, then they come again."""
-    return _COLORS[f"s{number % SERIES}"][0]
+    return _COLORS[series_name(number)][0]
+
+
+def series_name(number: int) -> str:
+    """The same, as the name of the page's variable."""
+    return f"s{number % SERIES}"
 
 
 def css() -> str:

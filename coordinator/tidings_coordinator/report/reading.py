@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,12 @@ Row = dict[str, Any]
 
 #: what bytes are made of
 KINDS = ("payload", "metadata", "header", "control")
+_METRICS = ("accuracy", "loss", "suboptimality", "distance")
+
+
+def metric_order(name: str) -> tuple[int, str]:
+    """A sort key: known metrics first, the most telling one ahead."""
+    return (_METRICS.index(name) if name in _METRICS else len(_METRICS), name)
 
 
 @dataclass(frozen=True)
@@ -57,12 +64,17 @@ class Run:
     @property
     def simulated(self) -> bool:
         """Whether time was virtual."""
-        return self.at("launcher", "kind") == "simulator"
+        return bool(self.at("launcher", "kind") == "simulator")
 
     @property
     def honest(self) -> int:
         """The number of nodes that metrics are averaged over."""
-        return len(set(self.latest) - set(self.graph.get("byzantine", ()))) or len(self.latest)
+        return len(set(self.latest) - set(self.byzantine)) or len(self.latest)
+
+    @property
+    def byzantine(self) -> list[int]:
+        """The attackers."""
+        return list(self.graph.get("byzantine") or ())
 
     @property
     def goal(self) -> Goal | None:
@@ -89,6 +101,12 @@ class Run:
         """What it took to reach the goal; None where it was not reached, or there is none."""
         return cost_to(self.goal, self.points) if self.goal else None
 
+    def best(self, metric: str) -> float | None:
+        """The best mean over honest nodes; None where there never was a finite one."""
+        means = [point.metrics[metric].mean for point in self.points if metric in point.metrics]
+        known = [mean for mean in means if math.isfinite(mean)]
+        return (max if metric == "accuracy" else min)(known, default=None)
+
     @property
     def date(self) -> datetime.datetime:
         """When it began: the first event, or when the directory was made."""
@@ -111,9 +129,14 @@ class Run:
             found = found.get(key) if isinstance(found, Mapping) else None
         return found
 
+    @property
+    def closed(self) -> bool:
+        """Whether every node has left its closing record."""
+        return bool(self.links) and len(self.nodes) >= self.node_count
+
     def sent(self) -> dict[int, dict[str, int]]:
         """Bytes by kind that each node sent: at the end, or as far as it was written down."""
-        if not self.links:
+        if not self.closed:
             return {node: dict(row["bytes"]) for node, row in sorted(self.latest.items())}
         total = {node: dict.fromkeys(("total", *KINDS), 0) for node in range(self.node_count)}
         for link in self.links:
@@ -123,16 +146,26 @@ class Run:
         return total
 
     @property
+    def messages(self) -> int:
+        """Messages that were sent, like :meth:`sent`."""
+        return sum(row["messages"] for row in (self.links if self.closed else self.latest.values()))
+
+    @property
     def node_count(self) -> int:
         """The number of nodes that were asked for."""
         return int(self.graph.get("nodes") or self.at("nodes") or len(self.latest))
 
 
+def is_run(path: Path) -> bool:
+    """Whether somebody began a run there."""
+    return any((path / name).is_file() for name in ("resolved.yaml", "experiment.yaml"))
+
+
 def read(path: Path) -> Run:
     """Read a run directory, complete or not; UserError where ``path`` is none."""
-    resolved = path / "resolved.yaml"
-    if not (resolved.is_file() or (path / "experiment.yaml").is_file()):
+    if not is_run(path):
         raise UserError(f"{path} is not a run directory: it has no experiment.yaml")
+    resolved = path / "resolved.yaml"
     text = resolved.read_text(encoding="utf-8", errors="replace") if resolved.is_file() else ""
     try:
         found = parse(text).value

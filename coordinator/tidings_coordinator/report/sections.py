@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tidings_coordinator.report import numbers
+from tidings_coordinator.report import wording
 from tidings_coordinator.report.reading import KINDS, Row, Run
 from tidings_coordinator.report.render import Table
 
@@ -43,8 +43,8 @@ def byte_table(run: Run) -> Table:
         values = np.array([node[kind] for node in sent.values()], dtype=np.float64)
         share = values.sum() / total if total else None
         about = _KIND_WORDS.get(kind, "every byte that left a node")
-        of_nodes = [numbers.size(float(f(values))) for f in (np.min, np.mean, np.max)]
-        rows.append([kind, about, numbers.size(values.sum()), numbers.percent(share, 2), *of_nodes])
+        of_nodes = [wording.size(float(f(values))) for f in (np.min, np.mean, np.max)]
+        rows.append([kind, about, wording.size(values.sum()), wording.percent(share, 2), *of_nodes])
     head = ["", "", "all nodes", "share", "least of a node", "mean", "most"]
     return Table(head, rows, left=2)
 
@@ -52,12 +52,9 @@ def byte_table(run: Run) -> Table:
 def byte_notes(run: Run) -> list[str]:
     """Lost, undeliverable, refused: what did not arrive, or was not used."""
     notes = []
-    if not run.links:
-        if run.latest:
-            notes.append(
-                "As of each node's last evaluation: there is no record of the links' final state."
-            )
-        return notes
+    if not run.closed:
+        text = "As of each node's last evaluation: not every node has left a closing record."
+        return [text] if run.latest else []
     for what, meaning in (
         ("lost", "lost by the links, as asked"),
         ("undeliverable", "undeliverable: sent, but the other end was gone"),
@@ -65,15 +62,15 @@ def byte_notes(run: Run) -> list[str]:
         messages = sum(link[what]["messages"] for link in run.links)
         size = sum(link[what]["bytes"] for link in run.links)
         if messages:
-            text = f"{numbers.plural(messages, 'message')} ({numbers.size(size)}) {meaning}"
+            text = f"{wording.plural(messages, 'message')} ({wording.size(size)}) {meaning}"
             notes.append(text + ". They count as sent.")
     if not notes:
         notes.append("No message was lost or undeliverable.")
     if reconnects := sum(link["reconnects"] for link in run.links):
-        notes.append(f"{numbers.plural(reconnects, 'reconnection')} of links.")
+        notes.append(f"{wording.plural(reconnects, 'reconnection')} of links.")
     if plane := (run.result or {}).get("control_plane_bytes"):
         notes.append(
-            f"Between coordinator and nodes: {numbers.size(plane)}, in none of these numbers."
+            f"Between coordinator and nodes: {wording.size(plane)}, in none of these numbers."
         )
     return notes
 
@@ -87,11 +84,11 @@ def counted(run: Run, what: str) -> Table | None:
             sums[name] += many
             busiest[name] = max(busiest.get(name, (0, 0)), (many, node["node"]))
     rows = [
-        [name.replace("_", " "), numbers.count(many), f"{busiest[name][0]:,} on {busiest[name][1]}"]
+        [name.replace("_", " "), wording.count(many), f"{busiest[name][0]:,} on {busiest[name][1]}"]
         for name, many in sums.most_common()
         if many
     ]
-    head = ["refused because" if what == "refused" else "", "all nodes", "most on node"]
+    head = ["reason" if what == "refused" else "", "all nodes", "most on node"]
     return Table(head, rows) if rows else None
 
 
@@ -104,17 +101,17 @@ def fidelity_table(run: Run) -> Table | None:
     rows = []
     for probe in probes:
         others = probe["links_alike"] - 1
-        alike = f" and {numbers.plural(others, 'link')} like it" if others else ""
+        alike = f" and {wording.plural(others, 'link')} like it" if others else ""
         unlimited = probe["rate_asked_bit_per_s"] is None
         rows.append(
             [
                 f"{probe['source']} → {probe['target']}{alike}",
-                "unlimited" if unlimited else numbers.rate(probe["rate_asked_bit_per_s"]),
-                numbers.rate(probe["rate_achieved_bit_per_s"]),
-                numbers.error(probe["rate_error"]),
-                numbers.seconds(probe["round_trip_asked_s"]),
-                numbers.seconds(probe["round_trip_achieved_s"]),
-                numbers.signed(numbers.seconds(probe["delay_error_s"])),
+                "unlimited" if unlimited else wording.rate(probe["rate_asked_bit_per_s"]),
+                wording.rate(probe["rate_achieved_bit_per_s"]),
+                wording.error(probe["rate_error"]),
+                wording.seconds(probe["round_trip_asked_s"]),
+                wording.seconds(probe["round_trip_achieved_s"]),
+                wording.signed(wording.seconds(probe["delay_error_s"])),
                 "yes" if probe["within_tolerance"] else "NO" + f" {probe['error']}".rstrip(),
             ]
         )
@@ -130,10 +127,10 @@ def fidelity_notes(run: Run) -> list[str]:
     notes = []
     tolerance = found.get("tolerance")
     if tolerance:
-        rate, delay = numbers.percent(tolerance["rate"], 0), numbers.seconds(tolerance["delay_s"])
+        rate, delay = wording.percent(tolerance["rate"], 0), wording.seconds(tolerance["delay_s"])
         notes.append(f"Tolerance: {rate} of the rate, {delay} of the one-way delay.")
-    if numbers.known(found.get("lag_p50_s")) and run.links:
-        p50, p99 = numbers.seconds(found["lag_p50_s"]), numbers.seconds(found["lag_p99_s"])
+    if wording.known(found.get("lag_p50_s")) and run.links:
+        p50, p99 = wording.seconds(found["lag_p50_s"]), wording.seconds(found["lag_p99_s"])
         notes.append(
             f"During the run, on the worst link, half of the chunks came at most {p50} after the "
             f"model's time; no link's 99th percentile is above {p99}."
@@ -141,8 +138,8 @@ def fidelity_notes(run: Run) -> list[str]:
     if loss := found.get("loss"):
         notes.append(
             f"Loss: {loss['lost']:,} of {loss['messages']:,} messages; "
-            f"{numbers.number(loss['expected'])} were to be expected "
-            f"({numbers.number(loss['surprise'], 2)} standard deviations off)."
+            f"{wording.number(loss['expected'])} were to be expected "
+            f"({wording.number(loss['surprise'], 2)} standard deviations off)."
         )
     return notes
 
@@ -190,16 +187,15 @@ def _event(row: Row) -> Event:
             shown.append(f"{key} {text}")
     node = "" if row.get("node") is None else str(row["node"])
     time_s = row.get("time_s")
-    time = f"{time_s:,.3f}" if time_s is not None and numbers.known(time_s) else numbers.NOTHING
+    time = f"{time_s:,.3f}" if time_s is not None and wording.known(time_s) else wording.NOTHING
     return Event(time, node, str(row.get("event", "")), ", ".join(shown), "\n\n".join(long))
 
 
 def environment(run: Run) -> list[tuple[str, str]]:
     """Versions, host and git state."""
     found = run.environment
-    rows = [
-        (key, str(found[key])) for key in ("host", "platform", "cpus", "python") if key in found
-    ]
+    first = ("host", "platform", "cpus", "python")
+    rows: list[tuple[str, str]] = [(key, str(found[key])) for key in first if key in found]
     packages = found.get("packages") or {}
     rows += [(str(name), str(version)) for name, version in packages.items() if version]
     if git := found.get("git"):
