@@ -24,16 +24,18 @@ from dataclasses import dataclass, field
 
 from tidings.api.message import Message
 from tidings.api.node import Ask, Commit, Offer, Outcome
+from tidings.api.protocol import Protocol
 from tidings.runtime.plan import NodePlan
 from tidings.v1 import data_pb2 as pb
+from tidings.wire.codec import Codec
 
 #: sends (peer, handshake, message) over the link, in order
 Transmit = Callable[[int, pb.Exchange, Message | None], Awaitable[None]]
 
 #: how often an answerer repeats its offer before it gives up a starter that is suspected dead
 _PATIENCE = 5
-#: repeats after which the interval between them does not double any more
-_DOUBLINGS = 6
+#: repeats after which the interval between them doubles, and how often it does
+_PROMPT, _DOUBLINGS = 3, 6
 
 
 @dataclass
@@ -61,8 +63,9 @@ class _Open:
         return pb.Exchange(phase=phase, id=self.id, starter=self.starter)
 
 
-def retry_interval_s(plan: NodePlan, frame_bytes: int) -> float:
+def retry_interval_s(plan: NodePlan, codec: Codec, protocol: Protocol) -> float:
     """Loop seconds that an answer may reasonably take: several times an undisturbed exchange."""
+    frame_bytes = max(map(codec.expected_bytes, protocol.messages))
     card = min(plan.nic.egress_bit_per_s, plan.nic.ingress_bit_per_s)
     slowest_s = max(
         (
@@ -289,7 +292,7 @@ class Exchanger:
 
     def _interval_s(self, mine: _Open) -> float:
         """How long to wait for an answer before asking again."""
-        return self._retry_s * 2.0 ** min(mine.repeats, _DOUBLINGS)
+        return self._retry_s * 2.0 ** min(max(0, mine.repeats - _PROMPT), _DOUBLINGS)
 
     # -- engagement ----------------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ class RuntimeNode(Node):
         self._world = world
         self._mailbox = Mailbox(plan.mailbox_messages)
         self._suspected: set[int] = set()
-        retry_s = retry_interval_s(plan, self.codec.max_frame_bytes)
+        retry_s = retry_interval_s(plan, self.codec, self.protocol)
         self._exchanger = Exchanger(plan.node, self._handshake, retry_s, self._suspected)
         self._attacker = attacker_for(plan, self.protocol, self._spy)
         self._rngs: dict[str, np.random.Generator] = {}
@@ -167,8 +167,8 @@ class RuntimeNode(Node):
     async def compute(self, work: Callable[[], R], gradients: float = 1.0) -> R:
         self._alive()
         began_s = self.clock.now_s
-        plan = self.plan.compute
-        cost_s = plan.cost_s(gradients, self._world.native, self.rng("compute time"))
+        plan, luck = self.plan.compute, self.rng("compute time")
+        cost_s = plan.cost_s(gradients, self._world.native, luck)
         result = await self._world.compute(work, cost_s, plan.factor)
         self._alive()
         self.ledger.gradients += 1
@@ -223,9 +223,8 @@ class RuntimeNode(Node):
             await super().send_all(outgoing)
             return
         # a broadcast is encoded once, and is one snapshot of the sender's tensors
-        encoded = {
-            id(message): self.codec.encode(message, self.round) for message in outgoing.values()
-        }
+        distinct = {id(message): message for message in outgoing.values()}
+        encoded = {key: self.codec.encode(m, self.round) for key, m in distinct.items()}
         for target in sorted(outgoing):
             self._alive()
             await self._world.transport.send(target, encoded[id(outgoing[target])])
@@ -394,6 +393,6 @@ class RuntimeNode(Node):
     async def _spy(self, kind: type[Message], sources: set[int]) -> Inbox[Message]:
         """A rushing attacker's look at what others send in this round, without taking it."""
         sources = sources & set(self.in_neighbors)
-        await self._wait_round(kind, self.round, sources, "all", None)
+        await self._wait_round(kind, self.round, sources, self._wait_for(), None)
         heard = self._mailbox.heard(kind, self.round) & sources
         return Inbox({j: self._mailbox.peek(kind, self.round, j) for j in heard})

@@ -15,7 +15,7 @@ LINK = "/tidings.v1.Peer/Link"
 PING = "/tidings.v1.Peer/Ping"
 
 #: The largest piece that is written to a stream at once. On loopback, 16 MiB messages pass at half
-#: the rate in pieces of 256 KiB, and at 0.85 of it in pieces of 1 MiB (docs/decisions/0003).
+#: the rate in pieces of 256 KiB, and at 0.85 of it in pieces of 1 MiB (docs/decisions/0001).
 MAX_WRITE_BYTES = 4 << 20
 
 #: request metadata of a Link

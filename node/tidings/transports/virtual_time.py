@@ -24,24 +24,8 @@ from tidings.units import NS_PER_S
 R = TypeVar("R")
 
 
-class _Event(asyncio.TimerHandle):
-    """A timer handle that is ordered by (ns, tie, sequence); asyncio's own order has no ties."""
-
-    __slots__ = ("key",)
-
-    def __init__(
-        self,
-        key: tuple[int, int, int],
-        callback: Callable[..., object],
-        args: tuple[Any, ...],
-        loop: asyncio.AbstractEventLoop,
-        context: contextvars.Context | None,
-    ) -> None:
-        super().__init__(key[0] / NS_PER_S, callback, args, loop, context)
-        self.key = key
-
-    def __lt__(self, other: object) -> bool:
-        return isinstance(other, _Event) and self.key < other.key
+#: (time in ns, tie, sequence, callback)
+_Event = tuple[int, int, int, asyncio.TimerHandle]
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -52,6 +36,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._now_ns = 0
         self._events: list[_Event] = []
         self._sequence = 0
+        self._cancelled = 0
         self._ties = random.Random(tie_seed) if tie_seed is not None else None
         #: (interval, next time, callback) of a watcher that must not keep the loop alive
         self._watch: tuple[int, int, Callable[[], None]] | None = None
@@ -76,10 +61,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Run ``callback`` at a virtual time given in whole nanoseconds."""
         self._sequence += 1
         tie = self._ties.getrandbits(32) if self._ties else 0
-        key = (max(when_ns, self._now_ns), tie, self._sequence)
-        event = _Event(key, callback, args, self, context)
-        heapq.heappush(self._events, event)
-        return event
+        when_ns = max(when_ns, self._now_ns)
+        handle = asyncio.TimerHandle(when_ns / NS_PER_S, callback, args, self, context)
+        handle._scheduled = True  # type: ignore[attr-defined]
+        heapq.heappush(self._events, (when_ns, tie, self._sequence, handle))
+        return handle
 
     def call_at(  # type: ignore[override]
         self,
@@ -90,7 +76,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     ) -> asyncio.TimerHandle:
         """As asyncio's, on virtual time; at infinity: never."""
         if when == math.inf:
-            return _Event((self._now_ns, 0, 0), callback, args, self, context)
+            return asyncio.TimerHandle(when, callback, args, self, context)
         return self.at_ns(round(when * NS_PER_S), callback, *args, context=context)
 
     def call_later(  # type: ignore[override]
@@ -107,7 +93,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self.at_ns(when_ns, callback, *args, context=context)
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """Cancelled events are skipped when their time comes."""
+        """Most timers are deadlines that are met: sweep them out once they are the majority."""
+        self._cancelled += handle._scheduled  # type: ignore[attr-defined]
+        if self._cancelled > 100 and 2 * self._cancelled > len(self._events):
+            self._events = [event for event in self._events if not event[3].cancelled()]
+            heapq.heapify(self._events)
+            self._cancelled = 0
 
     def _run_once(self) -> None:
         """One turn of the loop: the callbacks that are ready, or else the next event."""
@@ -116,8 +107,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             event = self._next_event()
             if event is None:
                 raise self.on_deadlock()
-            self._now_ns = event.key[0]
-            ready.append(event)
+            self._now_ns = event[0]
+            ready.append(event[3])
             self._run_watch()
         for _ in range(len(ready)):
             handle = ready.popleft()
@@ -138,8 +129,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _next_event(self) -> _Event | None:
         while self._events:
             event = heapq.heappop(self._events)
-            if not event.cancelled():
+            event[3]._scheduled = False  # type: ignore[attr-defined]
+            if not event[3].cancelled():
                 return event
+            self._cancelled -= 1
         return None
 
 

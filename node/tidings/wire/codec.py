@@ -28,6 +28,8 @@ WIRE_VERSION = 1
 #: a header holds scalars only; anything longer is not ours
 MAX_HEADER_BYTES = 4096
 
+MIN_ROOM_BYTES = 1 << 20
+
 FLOAT32_BYTES = 4
 #: type, round and section lengths
 _TYPICAL_HEADER_BYTES = 8
@@ -59,8 +61,9 @@ class Codec:
         }
         self.dim = dim
         self.chunk_bytes = chunk_bytes
-        #: no frame of this run is longer
-        self.max_frame_bytes = PREFIX.size + MAX_HEADER_BYTES + self._max_sections_bytes()
+        #: no frame of this run is longer; small models leave room for the filler of probes
+        sections_bytes = max(self._max_sections_bytes(), MIN_ROOM_BYTES)
+        self.max_frame_bytes = PREFIX.size + MAX_HEADER_BYTES + sections_bytes
         self.digest = self._digest(protocol)
 
     # -- encoding ----------------------------------------------------------------------------
