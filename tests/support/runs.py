@@ -1,0 +1,146 @@
+"""The command line as users have it: real processes, run directories, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+#: a run that is not over by then has failed
+DEADLINE_S = 120.0
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+#: small, quick, and shaped all the same
+SMALL = """
+name: small
+nodes: 4
+network: {rate: 50Mbit/s, delay: 2ms, tolerance: {delay: 20ms}}
+problem: {kind: digits, hidden: 16}
+protocol: {kind: d_psgd, lr: 0.1}
+stop: {rounds: 12}
+evaluate: {every: 4}
+target: {accuracy: 30%}
+"""
+
+
+def command(*arguments: str) -> list[str]:
+    """``tidings ARGUMENTS`` with this interpreter."""
+    return [sys.executable, "-m", "tidings_coordinator.cli", *arguments]
+
+
+def tidings(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        cwd=cwd,
+        check=False,
+    )
+
+
+@contextmanager
+def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A command while it runs; killed with the block, if it has not ended."""
+    process = subprocess.Popen(
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Wait for a command; its exit code and what it wrote."""
+    out, err = process.communicate(timeout=DEADLINE_S)
+    return process.returncode, out, err
+
+
+def wait_for_event(directory: Path, name: str, count: int = 1) -> list[dict[str, Any]]:
+    """Wait until the run has logged an event that often; those events."""
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        found = [event for event in lines(directory, "events") if event["event"] == name]
+        if len(found) >= count:
+            return found
+        time.sleep(0.01)
+    raise AssertionError(f"no event {name} in {directory} within {DEADLINE_S} s")
+
+
+def lines(directory: Path, name: str) -> list[dict[str, Any]]:
+    """The whole lines of a file of the run."""
+    file = directory / f"{name}.jsonl"
+    text = file.read_text() if file.exists() else ""
+    return [json.loads(line) for line in text.split("\n")[:-1]]
+
+
+def result(directory: Path) -> dict[str, Any]:
+    """result.json"""
+    return json.loads((directory / "result.json").read_text())  # type: ignore[no-any-return]
+
+
+def node_processes(run_directory: Path) -> dict[int, int]:
+    """Process id by node, of the run that writes into that directory."""
+    found = {}
+    for pid in _pids():
+        for number in (1, 2):
+            try:
+                log = Path(os.readlink(f"/proc/{pid}/fd/{number}"))
+            except OSError:
+                continue
+            if log.parent == run_directory / "logs" and log.stem.startswith("node-"):
+                found[int(log.stem.removeprefix("node-"))] = pid
+    return found
+
+
+def descendants(pid: int) -> set[int]:
+    """All processes below a process."""
+    parents = {}
+    for other in _pids():
+        try:
+            stat = Path(f"/proc/{other}/stat").read_text()
+        except OSError:
+            continue
+        parents[other] = int(stat.rpartition(")")[2].split()[1])
+    below: set[int] = set()
+    while True:
+        more = {p for p, parent in parents.items() if parent in below | {pid}} - below
+        if not more:
+            return below
+        below |= more
+
+
+def wait_until_gone(pids: set[int]) -> None:
+    """Wait until none of these processes runs any more."""
+    deadline = time.monotonic() + 20
+    while alive := {pid for pid in pids if _runs(pid)}:
+        assert time.monotonic() < deadline, f"still running: {alive}"
+        time.sleep(0.01)
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    """Signal a process that the test started."""
+    os.kill(pid, number)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _pids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
