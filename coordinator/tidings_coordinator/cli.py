@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec
@@ -38,6 +38,10 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="change a key of the file; repeatable"),
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="the run directory, to be made")]
+LauncherName = Annotated[
+    str | None,
+    typer.Option("--launcher", metavar="KIND", help="run it there instead of where the file says"),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress display")]
 
 RUNS = Path("runs")
@@ -65,11 +69,12 @@ def _reported(command: Callable[P, None]) -> Callable[P, None]:
 def run(
     file: File,
     overrides: Overrides = None,
+    launcher: LauncherName = None,
     out: Out = None,
     quiet: Quiet = False,
 ) -> None:
     """Run an experiment with the launcher that the file names, and write its report."""
-    outcome = _run_one(load(file, overrides or ()), file, out, quiet)
+    outcome = _run_one(load(file, _settings(overrides, launcher)), file, out, quiet)
     raise typer.Exit(outcome.exit_code)
 
 
@@ -82,9 +87,14 @@ def simulate(
     quiet: Quiet = False,
 ) -> None:
     """Run an experiment on virtual time: same file, same protocol code, no network."""
-    experiment = load(file, ["launcher=simulator", *(overrides or ())])
+    experiment = load(file, _settings(overrides, "simulator"))
     outcome = _run_one(experiment, file, out, quiet)
     raise typer.Exit(outcome.exit_code)
+
+
+def _settings(overrides: Sequence[str] | None, launcher: str | None) -> list[str]:
+    """What is changed in the file: the launcher first, so that --set can add to it."""
+    return [*([] if launcher is None else [f"launcher={launcher}"]), *(overrides or ())]
 
 
 def _run_one(experiment: Experiment, file: Path, out: Path | None, quiet: bool) -> Outcome:
@@ -136,11 +146,11 @@ def _write_report(directory: Path) -> None:
 
 @app.command()
 @_reported
-def check(file: File, overrides: Overrides = None) -> None:
+def check(file: File, overrides: Overrides = None, launcher: LauncherName = None) -> None:
     """Validate an experiment and print what it resolves to; start nothing."""
     from tidings_coordinator.checking import describe
 
-    print(describe(load(file, overrides or ())))
+    print(describe(load(file, _settings(overrides, launcher))))
 
 
 @app.command()
@@ -149,6 +159,7 @@ def sweep(
     file: File,
     overrides: Overrides = None,
     seeds: Annotated[int, typer.Option(help="runs per setting, with consecutive seeds")] = 1,
+    launcher: LauncherName = None,
     out: Out = None,
     simulated: Annotated[bool, typer.Option("--simulate", help="on virtual time")] = False,
     quiet: Quiet = False,
@@ -159,11 +170,11 @@ def sweep(
     """
     from tidings_coordinator.sweeping import sweep as run_sweep
 
-    extra = ["launcher=simulator"] if simulated else []
-    directory, worst = run_sweep(
-        file, extra, overrides or [], seeds, out, lambda e, f, o: _run_one(e, f, o, quiet)
+    fixed = _settings(None, "simulator" if simulated else launcher)
+    directory, runs, worst = run_sweep(
+        file, fixed, overrides or [], seeds, out, lambda e, f, o: _run_one(e, f, o, quiet)
     )
-    _write_comparison(sorted(directory.iterdir()), directory)
+    _write_comparison(runs, directory)
     raise typer.Exit(worst)
 
 

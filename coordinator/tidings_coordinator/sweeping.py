@@ -21,8 +21,8 @@ def sweep(
     seeds: int,
     out: Path | None,
     run_one: RunOne,
-) -> tuple[Path, int]:
-    """Run all combinations one after the other; the directory and the worst exit code.
+) -> tuple[Path, list[Path], int]:
+    """Run all combinations one after the other; where, the run directories, the worst exit code.
 
     All settings are validated before the first run is started.
     """
@@ -35,15 +35,16 @@ def sweep(
             words = [*setting, f"seed={seed}"]
             jobs.append((_label(words), load(file, [*fixed, *setting, f"seed={seed}"])))
     directory = out or Path("runs") / f"sweep-{file.stem}-{datetime.now():%Y%m%d-%H%M%S}"
-    directory.mkdir(parents=True, exist_ok=True)
+    runs: list[Path] = []
     worst = 0
     for number, (label, experiment) in enumerate(jobs, start=1):
         print(f"[{number}/{len(jobs)}] {label}", flush=True)
         outcome = run_one(experiment, file, directory / f"{number:03d}-{label}")
+        runs.append(outcome.directory)
         worst = max(worst, outcome.exit_code)
         if outcome.result["run"] == "aborted":
             break
-    return directory, worst
+    return directory, runs, worst
 
 
 def _label(setting: Sequence[str]) -> str:

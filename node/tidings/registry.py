@@ -187,7 +187,9 @@ class Plugin:
         fields = {field.name: field for field in _fields(cls)}
         for key in parameters:
             if key not in fields:
-                raise ConfigError(f"'{cls.kind}' has no '{key}'; {nearest(key, fields)}", (key,))
+                raise ConfigError(
+                    f"'{cls.kind}' has no '{key}'; {nearest(str(key), fields)}", (key,)
+                )
         values = {}
         for name, field in fields.items():
             if name in parameters:

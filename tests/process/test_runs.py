@@ -50,14 +50,15 @@ def test_resolved_yaml_runs_again_to_the_same_result(file: Path, tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("protocol", "exchanged"),
-    [("{kind: ad_psgd, lr: 0.05}", 4 * 12), ("{kind: dadao, unit: 20ms}", 20)],
+    [("{kind: ad_psgd, lr: 0.05}", 4 * 30), ("{kind: dadao, unit: 20ms}", 40)],
 )
 def test_asynchronous_protocols_over_processes(
     file: Path, tmp_path: Path, protocol: str, exchanged: int
 ) -> None:
     out = tmp_path / "run"
     setting = ["--set", f"protocol={protocol}", "--set", "problem={kind: quadratic, dim: 50}"]
-    setting += ["--set", "target={loss: 1000}", "--set", "evaluate.every=4"]
+    setting += ["--set", "target={loss: 1000}", "--set", "evaluate.every=10"]
+    setting += ["--set", "stop.rounds=30"]
     done = tidings("run", str(file), "--out", str(out), "--quiet", *setting)
     assert done.returncode == 0, done.stdout + done.stderr
     nodes = lines(out, "nodes")
@@ -66,7 +67,7 @@ def test_asynchronous_protocols_over_processes(
     assert committed % 2 == 0
     assert committed >= exchanged
     assert all(node["counters"].get("exchange_in_doubt", 0) == 0 for node in nodes)
-    assert [node["gradients"] for node in nodes] == [12] * 4
+    assert [node["gradients"] for node in nodes] == [30] * 4
     rows = lines(out, "series")
     start = [row["metrics"]["suboptimality"] for row in rows if row["round"] == 0]
     end = [row["metrics"]["suboptimality"] for row in rows if row["final"]]

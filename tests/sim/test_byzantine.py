@@ -141,10 +141,6 @@ def test_an_informed_attacker_beside_a_dead_node_waits_for_one_deadline_a_round(
     assert time_s("live") < 2.0
 
 
-@pytest.mark.xfail(
-    reason="an informed attacker waits for Updates of the server, which sends Globals: every "
-    "round takes the deadline, and its message comes too late"
-)
 def test_an_informed_attacker_among_the_clients_of_a_server() -> None:
     protocol = {"kind": "fed_avg", "lr": 0.05}
     result = simulate(plans(5, "star", protocol, ALIKE, 5, attackers=(2,), attack="alie"))

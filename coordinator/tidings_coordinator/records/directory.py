@@ -80,16 +80,8 @@ class RunDirectory:
     # -- writing ---------------------------------------------------------------------------------
 
     def write(self, name: str, text: str) -> None:
-        """A whole file, written beside and moved into place."""
-        target = self.path / name
-        beside = target.with_name(target.name + ".part")
-        try:
-            beside.write_text(text, encoding="utf-8")
-            beside.replace(target)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
-            raise self._failure(name, error) from error
+        """A whole file."""
+        write_whole(self.path / name, text)
 
     def write_json(self, name: str, data: object) -> None:
         """A JSON file; infinities and NaN become null, which JSON has."""
@@ -103,7 +95,7 @@ class RunDirectory:
             self._files[name].write(json.dumps(_finite(line), separators=(",", ":")) + "\n")
             self._files[name].flush()
         except OSError as error:
-            raise self._failure(f"{name}.jsonl", error) from error
+            raise _failure(self.path / f"{name}.jsonl", error) from error
 
     def event(self, name: str, time_s: float, node: int | None = None, **fields: object) -> None:
         """Something happened, at an emulated time."""
@@ -137,8 +129,24 @@ class RunDirectory:
             },
         )
 
-    def _failure(self, name: str, error: OSError) -> RecordError:
-        return RecordError(f"cannot write {self.path / name}: {error.strerror}")
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file beside and move it into place: it is there whole or not at all.
+
+    RecordError where that cannot be done.
+    """
+    beside = path.with_name(path.name + ".part")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise _failure(path, error) from error
+
+
+def _failure(path: Path, error: OSError) -> RecordError:
+    return RecordError(f"cannot write {path}: {error.strerror}")
 
 
 # -- reading ---------------------------------------------------------------------------------------

@@ -13,13 +13,14 @@ from urllib.parse import quote
 import numpy as np
 
 from tidings.errors import UserError
+from tidings_coordinator.records.directory import write_whole
 from tidings_coordinator.records.series import Goal, cost_to
 from tidings_coordinator.report import costs, header, palette, wording
 from tidings_coordinator.report.figures import Line, Target, finite, panel
 from tidings_coordinator.report.grouping import Group, group
 from tidings_coordinator.report.page import Curves, meaning
 from tidings_coordinator.report.reading import Run, is_run, metric_order, read
-from tidings_coordinator.report.render import Table, render, write
+from tidings_coordinator.report.render import Table, render
 
 #: letters of a setting on one line of the terminal's table
 _SETTING_WIDTH = 44
@@ -77,7 +78,9 @@ def compare(directories: Sequence[Path], out: Path) -> tuple[str, Path]:
         listed=_listed(groups, out),
     )
     text = "\n".join([target, "", plain(table), *(["", *notes] if notes else [])])
-    return text, write(out / "comparison.html", page)
+    path = out / "comparison.html"
+    write_whole(path, page)
+    return text, path
 
 
 def _title(runs: Sequence[Run]) -> str:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from tidings_coordinator.records.directory import write_whole
 from tidings_coordinator.records.series import Goal
 from tidings_coordinator.report import costs, drawing, header, sections, wording
 from tidings_coordinator.report.figures import Line, Target, finite, panel
 from tidings_coordinator.report.reading import KINDS, Run, metric_order, read
-from tidings_coordinator.report.render import render, write
+from tidings_coordinator.report.render import render
 
 #: what known metrics are; others are shown by their name alone
 _MEANINGS = {
@@ -73,7 +74,9 @@ def write_report(directory: Path, out: Path | None = None) -> Path:
         events=sections.events(run),
         environment=sections.environment(run),
     )
-    return write(out or directory / "report.html", page)
+    path = out or directory / "report.html"
+    write_whole(path, page)
+    return path
 
 
 def _date(run: Run) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tidings.errors import MissingExtra, RecordError
+from tidings.errors import MissingExtra
 from tidings_coordinator.report import palette
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -38,14 +38,3 @@ def render(template: str, **values: Any) -> str:
     )
     style = palette.css() + (_TEMPLATES / "page.css").read_text(encoding="utf-8")
     return environment.get_template(template).render(style=Markup(style), **values)
-
-
-def write(path: Path, page: str) -> Path:
-    """Write a page beside and move it into place; RecordError where that cannot be done."""
-    beside = path.with_name(path.name + ".part")
-    try:
-        beside.write_text(page, encoding="utf-8")
-        beside.replace(path)
-    except OSError as error:
-        raise RecordError(f"cannot write {path}: {error.strerror}") from error
-    return path

@@ -76,6 +76,9 @@ class Message:
     Tensors are copied when they are sent, so the sender may go on to change them in place.
     """
 
+    #: the role of the nodes that send it ("server" or "client"); None: everyone does
+    sender: ClassVar[str | None] = None
+
     def __init_subclass__(cls) -> None:
         dataclass(frozen=True, eq=False)(cls)
 

@@ -391,8 +391,11 @@ class RuntimeNode(Node):
         return self.ledger.final(self.model, counters)
 
     async def _spy(self, kind: type[Message], sources: set[int]) -> Inbox[Message]:
-        """A rushing attacker's look at what others send in this round, without taking it."""
-        sources = sources & set(self.in_neighbors)
+        """A rushing attacker's look at what others send in this round, without taking it.
+
+        Where a message is sent by one role only, no neighbour sends it: they have the other one.
+        """
+        sources = sources & set(self.in_neighbors) if kind.sender is None else set()
         await self._wait_round(kind, self.round, sources, self._wait_for(), None)
         heard = self._mailbox.heard(kind, self.round) & sources
         return Inbox({j: self._mailbox.peek(kind, self.round, j) for j in heard})

@@ -15,12 +15,16 @@ class Global(Message):
     x: Vector
     last: bool
 
+    sender = "server"
+
 
 class Update(Message):
     """A client's model after its local steps, and the samples that it stands for."""
 
     x: Vector
     samples: int
+
+    sender = "client"
 
 
 @protocols.register("fed_avg")
