@@ -78,7 +78,7 @@ class Setup:
     size_bytes: int
     links: Mapping[int, Mapping[int, Any]]
     nics: Mapping[int, Any]
-    chunk_bytes: int = 4 << 20
+    chunk_bytes: int = 1 << 20
 
 
 def _open_nic() -> Any:

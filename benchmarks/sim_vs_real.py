@@ -20,9 +20,12 @@ from tidings_coordinator.experiment.load import load
 from tidings_coordinator.running import run_experiment
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-PROTOCOLS = (
-    "{kind: d_psgd, lr: 0.1}",
-    "{kind: choco_sgd, lr: 0.1, gamma: 0.4, compressor: {kind: top_k, ratio: 10%}}",
+_CHOCO = "protocol={kind: choco_sgd, lr: 0.1, gamma: 0.4, compressor: {kind: top_k, ratio: 10%}}"
+#: (name, whether the network dominates, settings); the last shows what happens where it does not
+CASES = (
+    ("d_psgd", True, ("protocol={kind: d_psgd, lr: 0.1}",)),
+    ("choco_sgd, 2 Mbit/s", True, (_CHOCO, "network.rate=2Mbit/s")),
+    ("choco_sgd", False, (_CHOCO,)),
 )
 
 
@@ -46,22 +49,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=60)
     rounds = parser.parse_args(argv).rounds
     report: dict[str, Any] = {"benchmark": "sim_vs_real"}
-    for protocol in PROTOCOLS:
-        settings = [f"protocol={protocol}", f"stop.rounds={rounds}", "metrics.serve=false"]
+    for name, network_dominates, case in CASES:
+        settings = [*case, f"stop.rounds={rounds}", "metrics.serve=false"]
         with tempfile.TemporaryDirectory() as place:
             real = run(Path(place, "real"), *settings)
             cost = f"compute.simulated={1e3 * gradient_s(Path(place, 'real')):.3f}ms"
             simulated = run(Path(place, "sim"), *settings, cost, "launcher=simulator")
-        name = real["protocol"]
         ratio = real["time_s"] / simulated["time_s"]
         same = {key: simulated[key] == real[key] for key in ("bytes", "weights_sha256")}
         print(
-            f"{name:>10}: predicted {simulated['time_s']:.2f} s, measured {real['time_s']:.2f} s,"
+            f"{name:>20}: predicted {simulated['time_s']:.2f} s, measured {real['time_s']:.2f} s,"
             f" ratio {ratio:.3f}; {real['bytes']['total']} bytes"
             f" {'as' if same['bytes'] else 'NOT as'} predicted;"
             f" weights {'equal' if same['weights_sha256'] else 'DIFFER'}"
         )
         report[name] = {
+            "network_dominates": network_dominates,
             "time_ratio": ratio,
             "bytes_equal": same["bytes"],
             "weights_equal": same["weights_sha256"],

@@ -26,7 +26,7 @@ from tidings_coordinator.topology.graph import Schedule
 #: how long a chunk occupies its line: long enough for timers, short enough for fair sharing
 _CHUNK_S, _SHARED_CHUNK_S = 0.02, 0.005
 _MIN_CHUNK_BYTES, _MAX_CHUNK_BYTES = 16 << 10, 256 << 10
-_UNSHAPED_CHUNK_BYTES = 4 << 20
+_UNSHAPED_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,8 @@ class Conductor:
         self._group = group
         self._directory = directory
         self._watcher = watcher
-        self._server = ControlServer(run.run, len(run.nodes))
+        self._launcher = run.experiment.launcher
+        self._server = ControlServer(run.run, len(run.nodes), self._launcher.anonymous)
         self._rule = StopRule(run.experiment.stop, run.honest)
         self._view = RunView(
             run.experiment.name,
@@ -103,8 +104,7 @@ class Conductor:
     async def conduct(self) -> Conducted:
         """Run to the end, whatever happens on the way; leaves no node behind."""
         error: RunError | None = None
-        launcher = self._run.experiment.launcher
-        address = await self._server.listen(launcher.host, launcher.port)
+        address = await self._server.listen(self._launcher.host, self._launcher.port)
         try:
             await self._prepare(address)
             await self._until_over()
@@ -136,6 +136,8 @@ class Conductor:
         run = self._run
         self._event("launching", coordinator=address)
         self._show("starting nodes")
+        if self._launcher.anonymous:
+            self._watcher.say(f"waiting for {len(run.nodes)} nodes at {address}")
         await self._group.start(
             Order(
                 run.run,
@@ -146,7 +148,7 @@ class Conductor:
                 run.nodes[0].problem,
             )
         )
-        await self._barrier("join", lambda s: s.hello is not None)
+        await self._barrier("join", lambda s: s.hello is not None, within_s=self._launcher.join_s)
         self._show("planning")
         for session in self._sessions:
             plan = run.nodes[session.node].model_dump_json()
@@ -210,17 +212,18 @@ class Conductor:
         what: str,
         arrived: Callable[[Session], bool],
         sessions: Sequence[Session] | None = None,
+        within_s: float = _STEP_S,
     ) -> None:
         """Until all have arrived; BarrierTimeout names the missing."""
         sessions = self._sessions if sessions is None else sessions
-        deadline = time.monotonic() + _STEP_S * max(1.0, self._scale)
+        deadline = time.monotonic() + within_s * max(1.0, self._scale)
         while not all(arrived(session) for session in sessions):
             self._server.changed.clear()
             self._raise_if_broken()
             if time.monotonic() > deadline:
                 missing = [str(s.node) for s in sessions if not arrived(s)]
                 raise BarrierTimeout(
-                    f"nodes {', '.join(missing)} did not {what} within {_STEP_S:g} s; "
+                    f"nodes {', '.join(missing)} did not {what} within {within_s:g} s; "
                     f"see {self._directory.path / 'logs'}"
                 )
             await self._pause(1.0)

@@ -40,8 +40,10 @@ class Session:
 class ControlServer:
     """Accepts the nodes of one run; ``changed`` is set whenever any of them says something."""
 
-    def __init__(self, run: str, nodes: int) -> None:
+    def __init__(self, run: str, nodes: int, anonymous: bool = False) -> None:
         self._run = run
+        #: whether nodes that name no run are let in
+        self._anonymous = anonymous
         self.sessions = {node: Session(node) for node in range(nodes)}
         self.changed = asyncio.Event()
         self.rows: asyncio.Queue[records.Evaluation] = asyncio.Queue()
@@ -102,7 +104,8 @@ class ControlServer:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "say hello first")
         assert first is not None
         session = self.sessions.get(first.hello.node)
-        if first.hello.run != self._run or session is None or session.hello is not None:
+        invited = first.hello.run == self._run or (self._anonymous and not first.hello.run)
+        if not invited or session is None or session.hello is not None:
             await context.abort(
                 grpc.StatusCode.PERMISSION_DENIED,
                 f"run {self._run} has no place for node {first.hello.node} of {first.hello.run}",

@@ -61,6 +61,12 @@ class NodeGroup(ABC):
         """End what still runs, at once; nothing is left behind."""
 
 
+def check_port(port: int) -> None:
+    """ValueError for what is no port."""
+    if not 0 <= port < 1 << 16:
+        raise ValueError(f"a port lies between 0 and 65535, got {port}")
+
+
 class Launcher(Plugin):
     """A way to run an experiment."""
 
@@ -70,6 +76,13 @@ class Launcher(Plugin):
     #: where the coordinator listens for nodes
     host: str = "127.0.0.1"
     port: int = 0
+    #: whether nodes may join without naming the run, for they cannot know it
+    anonymous: ClassVar[bool] = False
+
+    @property
+    def join_s(self) -> float:
+        """Wall seconds in which all nodes must have joined."""
+        return 120.0
 
     def group(self) -> NodeGroup:
         """A group of nodes, not started yet."""

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 
 from tidings.errors import RunError
 from tidings.runtime.main import ONE_THREAD
-from tidings_coordinator.launchers.base import Exit, Launcher, NodeGroup, Order, launchers
+from tidings_coordinator.launchers.base import (
+    Exit,
+    Launcher,
+    NodeGroup,
+    Order,
+    check_port,
+    launchers,
+)
 
 #: importing torch on a cold disk takes its time
 _READY_S = 120.0
@@ -29,8 +36,7 @@ class Local(Launcher):
     port: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port < 1 << 16:
-            raise ValueError(f"a port lies between 0 and 65535, got {self.port}")
+        check_port(self.port)
 
     def group(self) -> NodeGroup:
         """A fork server and its children."""

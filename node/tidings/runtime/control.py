@@ -24,7 +24,7 @@ OPTIONS: list[tuple[str, Any]] = [
 
 
 class CoordinatorLost(RunError):
-    """The coordinator has gone away."""
+    """The coordinator has gone away, or has called the run off."""
 
 
 class ControlClient:

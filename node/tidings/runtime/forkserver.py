@@ -111,9 +111,11 @@ class ForkServer:
                 os.close(descriptor)
             self._redirect(log)
             from tidings.runtime.main import run_node
+            from tidings.runtime.process import Seat
 
             options = self._options
-            code = run_node(options["run"], node, options["coordinator"], options["host"])
+            seat = Seat(options["run"], node, options["coordinator"], options["host"])
+            code = run_node(seat)
         finally:
             sys.stderr.flush()
             os._exit(code)

@@ -7,6 +7,10 @@ import asyncio
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tidings.runtime.process import Seat
 
 #: Environment of a node process: one thread a node, for idle BLAS threads would spin. The libraries
 #: read it when they are imported.
@@ -22,17 +26,17 @@ ONE_THREAD = {
 EXIT_OK, EXIT_FAILED, EXIT_COORDINATOR_LOST = 0, 1, 3
 
 
-def run_node(run: str, node: int, coordinator: str, host: str) -> int:
+def run_node(seat: Seat) -> int:
     """Take part in a run; the exit code."""
     from tidings.runtime.control import CoordinatorLost
     from tidings.runtime.log import configure, get_logger
     from tidings.runtime.process import NodeProcess
 
-    configure(run=run, node=node)
+    configure(run=seat.run, node=seat.node)
     log = get_logger()
     signal.signal(signal.SIGTERM, _exit_now)
     try:
-        asyncio.run(NodeProcess(run, node, coordinator, host).main())
+        asyncio.run(NodeProcess(seat).main())
     except CoordinatorLost as error:
         log.error("lost", reason=str(error))
         return EXIT_COORDINATOR_LOST
@@ -47,21 +51,40 @@ def _exit_now(number: int, frame: object) -> None:
     os._exit(128 + number)
 
 
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    """The command line; what it leaves out is taken from TIDINGS_RUN, TIDINGS_NODE and so on."""
+    parser = argparse.ArgumentParser(
+        prog="tidings-node",
+        description="One node of a Tidings run; started by a launcher, or by you where the "
+        "experiment says 'launcher: external'.",
+        epilog="Each option can be given in the environment instead: TIDINGS_RUN, TIDINGS_NODE, "
+        "TIDINGS_COORDINATOR, TIDINGS_HOST, TIDINGS_ADVERTISE.",
+    )
+
+    def add(name: str, default: str | None, text: str, kind: type = str) -> None:
+        given = os.environ.get(f"TIDINGS_{name.upper()}", default)
+        parser.add_argument(
+            f"--{name}", default=given, required=given is None, type=kind, help=text
+        )
+
+    add("run", "", "the run's id; left out, whatever run the coordinator has")
+    add("node", None, "this node's number, from 0", int)
+    add("coordinator", None, "host:port of the coordinator")
+    add("host", "127.0.0.1", "address to listen on")
+    add("advertise", "", "host name under which others reach this node, if not --host")
+    return parser.parse_args(argv)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(
-        prog="tidings-node", description="One node of a Tidings run; started by a launcher."
-    )
-    parser.add_argument("--run", required=True, help="the run's id")
-    parser.add_argument("--node", required=True, type=int, help="this node's number")
-    parser.add_argument("--coordinator", required=True, help="host:port of the coordinator")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    options = parser.parse_args(argv)
+    options = _options(argv)
     if any(os.environ.get(name) != value for name, value in ONE_THREAD.items()):
         # too late for this process: its libraries have read them
         arguments = [sys.executable, "-m", "tidings.runtime.main", *(argv or sys.argv[1:])]
         os.execve(sys.executable, arguments, os.environ | ONE_THREAD)
-    return run_node(options.run, options.node, options.coordinator, options.host)
+    from tidings.runtime.process import Seat
+
+    return run_node(Seat(**vars(options)))
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ class NodePlan(_Plan):
     time_scale: float = 1.0
     #: messages of one type from one sender that wait before further ones are dropped
     mailbox_messages: int = Field(default=256, ge=1)
-    chunk_bytes: int = 4 << 20
+    chunk_bytes: int = 1 << 20
     #: whether every received frame is written to the event log
     trace: bool = False
     heartbeat_s: float = 0.5

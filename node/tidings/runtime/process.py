@@ -6,13 +6,14 @@ import asyncio
 import os
 import time
 import traceback
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 import tidings
 from tidings.errors import RunError, UserError
-from tidings.runtime.control import ControlClient
+from tidings.runtime.control import ControlClient, CoordinatorLost
 from tidings.runtime.metrics import NodeMetrics
 from tidings.runtime.node import RuntimeNode
 from tidings.runtime.parts import Parts
@@ -29,27 +30,45 @@ _CONNECT_S = 30.0
 _PROBE_S = 20.0
 
 
+@dataclass(frozen=True)
+class Seat:
+    """A node's place in a run, as it is told when its process is started."""
+
+    #: the run's id; empty: whatever run the coordinator has
+    run: str
+    node: int
+    #: of the coordinator, host:port
+    coordinator: str
+    #: address to listen on
+    host: str = "127.0.0.1"
+    #: the host name under which others reach this node; empty: ``host``
+    advertise: str = ""
+
+    def reachable(self, address: str) -> str:
+        """An address that this node listens on, as others are to dial it."""
+        if not self.advertise:
+            return address
+        return f"{self.advertise}:{address.rpartition(':')[2]}"
+
+
 class NodeProcess:
     """One node of a run as a process of its own."""
 
-    def __init__(self, run: str, node: int, coordinator: str, host: str) -> None:
-        self._run = run
-        self._node = node
-        self._coordinator = coordinator
-        self._host = host
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
 
     async def main(self) -> None:
         """Take part in the run from joining to leaving; raises CoordinatorLost and other errors."""
         torch.set_num_threads(1)
         io = IoThread()
-        control = ControlClient(io, self._coordinator)
+        control = ControlClient(io, self._seat.coordinator)
         try:
             await control.connect(_CONNECT_S)
             control.send(
                 pb.NodeMessage(
                     hello=pb.Hello(
-                        node=self._node,
-                        run=self._run,
+                        node=self._seat.node,
+                        run=self._seat.run,
                         pid=os.getpid(),
                         version=tidings.__version__,
                     )
@@ -107,8 +126,10 @@ class NodeProcess:
         control: ControlClient,
     ) -> None:
         listening = pb.Listening(
-            data_address=await transport.listen(self._host),
-            metrics_address=metrics.serve(self._host) if plan.metrics else "",
+            data_address=self._seat.reachable(await transport.listen(self._seat.host)),
+            metrics_address=self._seat.reachable(metrics.serve(self._seat.host))
+            if plan.metrics
+            else "",
             model_size=node.codec.dim,
         )
         control.send(pb.NodeMessage(listening=listening))
@@ -139,7 +160,7 @@ class NodeProcess:
             if kind == "start":
                 return
             if kind != "probe":
-                raise RunError(f"unexpected {kind} before the start")
+                raise _unexpected(kind)
             if message.probe.calibrate:
                 await transport.calibrate()
             results = []
@@ -204,8 +225,15 @@ class NodeProcess:
     async def _expect(self, control: ControlClient, kind: str) -> Any:
         message = await control.next()
         if message.WhichOneof("kind") != kind:
-            raise RunError(f"expected {kind}, got {message.WhichOneof('kind')}")
+            raise _unexpected(message.WhichOneof("kind"))
         return getattr(message, kind)
+
+
+def _unexpected(kind: str | None) -> RunError:
+    """What to raise for a command that does not fit."""
+    if kind in ("stop", "shutdown"):
+        return CoordinatorLost("the run was called off before it began")
+    return RunError(f"unexpected command '{kind}'")
 
 
 def _failure(error: BaseException) -> pb.Failure:

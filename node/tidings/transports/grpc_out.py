@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
 from collections import deque
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from tidings.wire.frame import Frame
 _RETRY_S = (0.2, 0.4, 0.8, 1.6, 2.0)
 #: small frames that are due together are written together up to this size
 _COALESCE_BYTES = 256 << 10
-_LEAD_PINGS = 5
+_LEAD_PINGS, _LEAD_IDLE_S = 5, 0.02
 
 _BROKEN = (aio.AioRpcError, aio.UsageError, asyncio.InvalidStateError)
 
@@ -89,10 +90,12 @@ class OutLink:
             return
         trips_s = []
         for _ in range(_LEAD_PINGS):
+            # as messages come: after a while in which both ends were idle
+            await asyncio.sleep(min(_LEAD_IDLE_S, self._delay_ns / 1e9))
             began = time.perf_counter()
             await ping(self._channel, self._identity, timeout_s)
             trips_s.append(time.perf_counter() - began)
-        one_way_ns = round(min(trips_s) / 2 * 1e9 / self._clock.time_scale)
+        one_way_ns = round(statistics.median(trips_s) / 2 * 1e9 / self._clock.time_scale)
         self._lead_ns = min(one_way_ns, self._delay_ns)
 
     def depart(self, departure: Departure[Frame]) -> None:

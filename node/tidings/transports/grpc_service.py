@@ -14,9 +14,8 @@ from tidings.v1 import data_pb2 as pb
 LINK = "/tidings.v1.Peer/Link"
 PING = "/tidings.v1.Peer/Ping"
 
-#: The largest piece that is written to a stream at once. On loopback, 16 MiB messages pass at half
-#: the rate in pieces of 256 KiB, and at 0.85 of it in pieces of 1 MiB (docs/decisions/0001).
-MAX_WRITE_BYTES = 4 << 20
+#: the largest piece that is written to a stream at once (docs/decisions/0001)
+MAX_WRITE_BYTES = 1 << 20
 
 #: request metadata of a Link
 RUN_KEY, SOURCE_KEY, DIGEST_KEY = "tidings-run", "tidings-source", "tidings-digest-bin"

@@ -49,7 +49,7 @@ class Incoming:
 class Codec:
     """Encodes and decodes the messages of one protocol at one model size."""
 
-    def __init__(self, protocol: Protocol, dim: int, chunk_bytes: int = 4 << 20) -> None:
+    def __init__(self, protocol: Protocol, dim: int, chunk_bytes: int = 1 << 20) -> None:
         self._types = tuple(protocol.messages)
         self._ids = {message: position for position, message in enumerate(self._types, start=1)}
         self._specs = {message: fields_of(message) for message in self._types}

@@ -1,0 +1,59 @@
+"""Nodes that somebody else starts: a script, a container orchestrator, a batch system."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from tidings.units import Duration
+from tidings_coordinator.launchers.base import (
+    Launcher,
+    NodeGroup,
+    Order,
+    check_port,
+    launchers,
+)
+
+
+@launchers.register("external")
+@dataclass(frozen=True)
+class External(Launcher):
+    """Waits for nodes that are started elsewhere, each by ``tidings-node --coordinator ...``."""
+
+    #: where the coordinator listens
+    host: str = "127.0.0.1"
+    #: the coordinator's port; 0 for any free one
+    port: int = 7600
+    #: how long it waits for the nodes
+    join: Duration = Duration(600.0)
+
+    anonymous = True
+
+    def __post_init__(self) -> None:
+        check_port(self.port)
+
+    @property
+    def join_s(self) -> float:
+        """As long as the experiment says."""
+        return float(self.join)
+
+    def group(self) -> NodeGroup:
+        """Nodes that come and go by themselves."""
+        return ExternalNodes()
+
+
+class ExternalNodes(NodeGroup):
+    """Nobody's children: they end when the coordinator tells them to, or hangs up."""
+
+    def __init__(self) -> None:
+        self.exits = asyncio.Queue()
+
+    async def start(self, order: Order) -> None:
+        """Nothing to start."""
+
+    async def signal(self, node: int, number: int) -> None:
+        """They are out of reach."""
+        raise NotImplementedError("the launcher 'external' cannot signal nodes")
+
+    async def stop(self) -> None:
+        """They end by themselves when the coordinator hangs up."""
