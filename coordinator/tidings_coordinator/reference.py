@@ -61,13 +61,24 @@ def _page(title: str, *parts: str) -> str:
     return "\n\n".join([f"# {title}", _NOTE, *parts]) + "\n"
 
 
+def _code(text: str) -> str:
+    return f"`{text}`"
+
+
 def markdown(docstring: str) -> str:
     """A docstring as Markdown: literal blocks fenced, names in single backquotes."""
     lines: list[str] = []
     block: list[str] | None = None
     for line in [*inspect.cleandoc(docstring).splitlines(), "."]:
         if block is not None and line and not line.startswith(" "):
-            lines += ["```text", *inspect.cleandoc("\n".join(block)).splitlines(), "```", ""]
+            blank = [""] if lines and lines[-1] else []
+            lines += [
+                *blank,
+                "```text",
+                *inspect.cleandoc("\n".join(block)).splitlines(),
+                "```",
+                "",
+            ]
             block = None
         if block is not None:
             block.append(line)
@@ -87,10 +98,6 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
     lines = [head, ["---"] * len(head), *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) if cells else ""
-
-
-def _code(text: str) -> str:
-    return f"`{text}`"
 
 
 # -- plug-in families ------------------------------------------------------------------------------
@@ -131,9 +138,7 @@ def _type(text: str) -> str:
         word = base.registry.singular
         text = re.sub(rf"\b{word}\b", f"[{word}]({base.registry.family}.md)", text)
     for quantity in _QUANTITIES:
-        text = re.sub(
-            rf"\b{quantity.name}\b", f"[{quantity.name}](experiment.md#quantities)", text
-        )
+        text = re.sub(rf"\b{quantity.name}\b", f"[{quantity.name}](experiment.md#quantities)", text)
     return text
 
 
@@ -255,7 +260,7 @@ def _section(section: type[Section]) -> str:
         (
             _code(field.alias or name),
             _value_type(hints[name]),
-            _default(field, hints[name]),
+            _default(field),
             markdown(field.description or ""),
         )
         for name, field in section.model_fields.items()
@@ -281,9 +286,10 @@ def _value_type(annotation: Any) -> str:
     return _type(described(annotation))
 
 
-def _default(field: FieldInfo, annotation: Any) -> str:
+def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
+    annotation: Any = field.annotation
     default = field.get_default(call_default_factory=True)
     if isinstance(default, Section):
         return "its defaults"
@@ -371,7 +377,11 @@ def _option(parameter: Any) -> str:
     name = ", ".join(parameter.opts)
     if parameter.is_flag:
         return name
-    return f"{name} {parameter.metavar or parameter.type.name.upper()}"
+    words = {"int": "NUMBER", "Path": "PATH"}
+    given = get_args(parameter.type_descriptor.annotation) or (
+        parameter.type_descriptor.annotation,
+    )
+    return f"{name} {parameter.metavar or words.get(given[0].__name__, 'TEXT')}"
 
 
 def _option_help(parameter: Any) -> str:
