@@ -11,7 +11,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Union, cast, get_args, get_origin
 
@@ -31,6 +31,7 @@ from tidings_coordinator.experiment.listing import Parameter, described, listing
 from tidings_coordinator.experiment.model import Experiment
 from tidings_coordinator.experiment.section import Section
 from tidings_coordinator.experiment.selectors import Nodes
+from tidings_coordinator.markdown import code, markdown, table
 from tidings_coordinator.records import directory, result
 from tidings_coordinator.topology.base import Topology
 
@@ -44,7 +45,6 @@ _QUANTITIES: tuple[type[Quantity], ...] = (Duration, Rate, Ratio, Size)
 _FIXED_LABELS = ("kind", "quantile", "result")
 
 _NOTE = "<!-- Written by `make reference`; changes belong into the docstrings. -->"
-_ROLE = re.compile(r":\w+:`[.~]?([^`]+)`")
 
 
 def pages() -> dict[str, str]:
@@ -59,45 +59,6 @@ def pages() -> dict[str, str]:
 
 def _page(title: str, *parts: str) -> str:
     return "\n\n".join([f"# {title}", _NOTE, *parts]) + "\n"
-
-
-def _code(text: str) -> str:
-    return f"`{text}`"
-
-
-def markdown(docstring: str) -> str:
-    """A docstring as Markdown: literal blocks fenced, names in single backquotes."""
-    lines: list[str] = []
-    block: list[str] | None = None
-    for line in [*inspect.cleandoc(docstring).splitlines(), "."]:
-        if block is not None and line and not line.startswith(" "):
-            blank = [""] if lines and lines[-1] else []
-            lines += [
-                *blank,
-                "```text",
-                *inspect.cleandoc("\n".join(block)).splitlines(),
-                "```",
-                "",
-            ]
-            block = None
-        if block is not None:
-            block.append(line)
-            continue
-        plain = _ROLE.sub(r"`\1`", line.replace("``", "`"))
-        if plain.rstrip().endswith("::"):
-            block = []
-            plain = plain.rstrip().removesuffix("::").rstrip()
-            plain = plain + ":" if plain else ""
-        lines.append(plain)
-    text = "\n".join(lines[:-1])
-    return re.sub(r"\n{3,}", "\n\n", text).strip()
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; '' without rows."""
-    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
-    lines = [head, ["---"] * len(head), *cells]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) if cells else ""
 
 
 # -- plug-in families ------------------------------------------------------------------------------
@@ -116,17 +77,17 @@ def _member(base: type[Plugin], name: str, parameters: Sequence[Parameter]) -> s
     comments = _comments(member)
     rows = [
         (
-            _code(parameter["name"]),
+            code(parameter["name"]),
             _type(parameter["type"]),
-            "required" if parameter["required"] else _code(inline(parameter["default"])),
-            comments.get(parameter["name"], ""),
+            "required" if parameter["required"] else code(inline(parameter["default"])),
+            markdown(comments.get(parameter["name"], "")),
         )
         for parameter in parameters
     ]
     head = ["parameter", "type", "default", "meaning"]
     if not any(row[-1] for row in rows):
         head, rows = head[:-1], [row[:-1] for row in rows]  # type: ignore[misc]
-    parts = [f"## {name}", markdown(member.__doc__ or ""), _table(head, rows)]
+    parts = [f"## {name}", markdown(member.__doc__ or ""), table(head, rows)]
     if issubclass(member, Protocol):
         parts += _traffic(member, parameters)
     return "\n\n".join(part for part in parts if part)
@@ -165,14 +126,14 @@ def _traffic(member: type[Protocol], parameters: Sequence[Parameter]) -> Iterato
     """Its messages, and what a round costs in them."""
     rows = [
         (
-            _code(kind.__name__),
+            code(kind.__name__),
             ", ".join(f"`{field.name}` ({_field(field)})" for field in fields_of(kind)),
             kind.sender or "all",
         )
         for kind in member.messages
     ]
     yield "Messages:"
-    yield _table(["message", "fields", "sent by"], rows)
+    yield table(["message", "fields", "sent by"], rows)
     yield _prediction(member, parameters)
 
 
@@ -229,11 +190,11 @@ def _experiment() -> str:
         "[experiment.schema.json](../experiment.schema.json)."
     )
     rows = [
-        (_code(quantity.name), _code(quantity.example), ", ".join(map(_code, quantity.units)))
+        (code(quantity.name), code(quantity.example), ", ".join(map(code, quantity.units)))
         for quantity in _QUANTITIES
     ]
     quantities = "## Quantities\n\nRates, times and sizes are written with their unit.\n\n"
-    quantities += _table(["quantity", "example", "units"], rows)
+    quantities += table(["quantity", "example", "units"], rows)
     return _page("The experiment file", intro, *map(_section, sections), quantities)
 
 
@@ -258,15 +219,15 @@ def _section(section: type[Section]) -> str:
     hints = typing.get_type_hints(section, include_extras=True)
     rows = [
         (
-            _code(field.alias or name),
+            code(field.alias or name),
             _value_type(hints[name]),
-            _default(field),
+            "the file's name" if field is Experiment.model_fields["name"] else _default(field),
             markdown(field.description or ""),
         )
         for name, field in section.model_fields.items()
     ]
     parts = [f"## {section.__name__}", markdown(section.__doc__ or "")]
-    return "\n\n".join([*parts, _table(["key", "type", "default", "meaning"], rows)])
+    return "\n\n".join([*parts, table(["key", "type", "default", "meaning"], rows)])
 
 
 def _value_type(annotation: Any) -> str:
@@ -294,7 +255,7 @@ def _default(field: FieldInfo) -> str:
     if isinstance(default, Section):
         return "its defaults"
     plain = TypeAdapter(annotation).dump_python(default, mode="json", warnings=False)
-    return _code(inline(plain))
+    return code(inline(plain))
 
 
 # -- metrics, command line, run directory ----------------------------------------------------------
@@ -302,7 +263,7 @@ def _default(field: FieldInfo) -> str:
 
 def _metrics() -> str:
     rows = [
-        (_code(_series_name(metric)), metric.type, _labels(metric), metric.documentation)
+        (code(_series_name(metric)), metric.type, _labels(metric), metric.documentation)
         for metric in _collected()
     ]
     intro = (
@@ -310,7 +271,7 @@ def _metrics() -> str:
         "serves the list of nodes for Prometheus' HTTP service discovery, with run, node and "
         "protocol as labels. They are views of what the run directory records."
     )
-    return _page("Metrics", intro, _table(["metric", "type", "labels", "meaning"], rows))
+    return _page("Metrics", intro, table(["metric", "type", "labels", "meaning"], rows))
 
 
 def _series_name(metric: Any) -> str:
@@ -323,7 +284,7 @@ def _labels(metric: Any) -> str:
         for label, value in sample.labels.items():
             values.setdefault(label, {})[value] = None
     return ", ".join(
-        f"`{label}` ({', '.join(seen)})" if label in _FIXED_LABELS else _code(label)
+        f"`{label}` ({', '.join(seen)})" if label in _FIXED_LABELS else code(label)
         for label, seen in values.items()
     )
 
@@ -362,11 +323,11 @@ def _command(name: str, command: Any) -> str:
     options = [p for p in command.params if p.param_type_name == "option" and p.name != "help"]
     usage = " ".join(["tidings", name, *(_argument(a) for a in arguments)])
     usage += " [OPTIONS]" if options else ""
-    rows = [(_code(_argument(p)), p.help or "") for p in arguments]
-    rows += [(_code(_option(p)), _option_help(p)) for p in options]
+    rows = [(code(_argument(p)), p.help or "") for p in arguments]
+    rows += [(code(_option(p)), _option_help(p)) for p in options]
     text = markdown(command.help or "")
-    table = _table(["argument", "meaning"], rows)
-    return "\n\n".join(p for p in (f"## tidings {name}", f"`{usage}`", text, table) if p)
+    parts = [f"## tidings {name}", code(usage), text, table(["argument", "meaning"], rows)]
+    return "\n\n".join(part for part in parts if part)
 
 
 def _argument(parameter: Any) -> str:

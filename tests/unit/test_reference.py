@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
 from tidings_coordinator.experiment.families import FAMILIES
-from tidings_coordinator.reference import main, markdown, pages
+from tidings_coordinator.markdown import markdown
+from tidings_coordinator.reference import main, pages
 
 pytestmark = pytest.mark.unit
 
@@ -36,7 +38,7 @@ def test_every_member_and_every_parameter_is_there(family: str) -> None:
     for name in registry:
         section = PAGES[f"{family}.md"].partition(f"\n## {name}\n")[2].partition("\n## ")[0]
         assert section, name
-        for field in registry.get(name).__dataclass_fields__.values():
+        for field in dataclasses.fields(registry.get(name)):
             assert f"| `{field.name}` |" in section or not field.init
 
 
