@@ -46,7 +46,9 @@ def curve(path: Path) -> list[Point]:
     byzantine = set(graph.get("byzantine", ()))
     rows = list(read_lines(path, "series"))
     nodes = {row["node"] for row in rows}
-    groups = _by_round(rows, nodes) if graph.get("synchronous") else _by_time(rows, nodes)
+    # nodes that evaluate by time do so in different rounds even if they go in step
+    aligned = graph.get("synchronous") and not graph.get("evaluated_by_time")
+    groups = _by_round(rows, nodes) if aligned else _by_time(rows, nodes)
     return [_point(group, byzantine) for group in groups]
 
 

@@ -65,6 +65,7 @@ class RuntimeNode(Node):
         self._main: asyncio.Task[None] | None = None
         self._answers: asyncio.Task[None] | None = None
         self._last_evaluation_s = 0.0
+        self._reported: dict[str, float] = {}
         world.transport.receive = self._receive
         world.transport.suspect = self._suspect
 
@@ -186,19 +187,19 @@ class RuntimeNode(Node):
 
     async def report(self, **metrics: float) -> None:
         self._alive()
-        self.ledger.completed = self.round + 1
+        self.ledger.completed, self._reported = self.round + 1, metrics
         every, every_s = self.plan.evaluate_rounds, self.plan.evaluate_s
         due = every is not None and self.ledger.completed % every == 0
         if every_s is not None:
             due = due or self.clock.now_s >= self._last_evaluation_s + every_s
         if due and self.ledger.completed != self.plan.stop_rounds:
-            await self._evaluate(final=False, metrics=metrics)
+            await self._evaluate(final=False)
 
-    async def _evaluate(self, final: bool, metrics: dict[str, float] | None = None) -> None:
+    async def _evaluate(self, final: bool) -> None:
         self._alive()
         self._last_evaluation_s = self.clock.now_s
         x = self.model.clone()
-        row = self.ledger.row(self.clock.now_s, final, metrics or {})
+        row = self.ledger.row(self.clock.now_s, final, self._reported)
 
         def work() -> records.Evaluation:
             measure(row, self.problem.evaluate(x), x, self.plan.seed)
