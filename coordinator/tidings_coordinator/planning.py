@@ -70,16 +70,28 @@ def plan(experiment: Experiment, run: str) -> RunPlan:
         schedule = topology.schedule(nodes, derive_rng(experiment.seed, "topology"))
     except ValueError as error:
         raise UserError(f"topology: {error}") from error
-    _check(experiment, schedule)
     roles = topology.roles(nodes)
+    _check(experiment, schedule, roles)
     union = schedule.union
     plans = tuple(_node_plan(experiment, run, schedule, roles[node], node) for node in range(nodes))
     return RunPlan(run, experiment, schedule, roles, topology.layout(union), plans)
 
 
-def _check(experiment: Experiment, schedule: Schedule) -> None:
+def _check(experiment: Experiment, schedule: Schedule, roles: tuple[str, ...]) -> None:
     """What the protocol needs of the graph and of its weights."""
     protocol, facts = experiment.protocol, schedule.facts()
+    if protocol.ends_with == "server" and "server" not in roles:
+        raise UserError(f"topology: {protocol.kind} needs a server and clients: use star")
+    if protocol.static_graph and not facts.static:
+        raise UserError(
+            f"topology: {protocol.kind} needs one graph for the whole run; "
+            f"that of '{experiment.topology.kind}' changes"
+        )
+    if protocol.two_way_links and facts.directed:
+        raise UserError(
+            f"topology: {protocol.kind} needs every link in both directions; "
+            f"'{experiment.topology.kind}' is directed here"
+        )
     if facts.stochastic not in (protocol.stochastic, "doubly"):
         wanted = {"row": "rows", "column": "columns", "doubly": "rows and columns"}
         raise UserError(
