@@ -87,10 +87,10 @@ def _run(run: RunPlan, source: str, path: Path, watcher: Watcher, base: Path) ->
         directory.write_json("environment.json", environment(base))
         directory.write_json("graph.json", _graph(run))
         monitor = Monitor(run, one_line(read(path)))
-        watcher = Watchers(watcher, monitor)
         began = time.monotonic()
         try:
             _open(monitor, run, directory, watcher)
+            watcher = Watchers(watcher, monitor)
             if experiment.launcher.virtual:
                 ending = _simulate(run, directory, watcher, began)
             else:

@@ -37,6 +37,8 @@ class LiveRun(Watcher):
         self._shown_s = self._links_s = -math.inf
         self._now: dict[str, Any] = {}
         self._loads: list[int] = [0] * len(self._arcs)
+        #: bytes of each link by source and target, from the closing records
+        self._closing: dict[int, dict[int, int]] = {}
         self.began_s = time.time()
         self.curve = GrowingCurve(run)
         self.view = RunView(run.experiment.name)
@@ -78,9 +80,17 @@ class LiveRun(Watcher):
                 point = self.curve.add(dict(line))
                 if point is not None:
                     self.hub.publish("point", _point(point) | {"cost": self.curve.cost})
+        elif name == "links":
+            self._closing.setdefault(line["source"], {})[line["target"]] = line["bytes"]["total"]
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """The run has come to its result."""
+        # the closing records are exact, where heartbeats were the latest so far
+        for number, sent in self._closing.items():
+            node = self.view.nodes[number]
+            node.link_bytes, node.sent_bytes = sent, sum(sent.values())
+        self._shown_s = self._links_s = -math.inf
+        self.show(self.view)
         with self.hub.lock:
             self.result = {key: result.get(key) for key in _RESULT_KEYS}
             self.hub.publish("end", self.result)

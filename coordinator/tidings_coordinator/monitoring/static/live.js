@@ -28,6 +28,11 @@ function scaled(value, units, base = 1000) {
 }
 const size = bytes => scaled(bytes, ["B", "kB", "MB", "GB", "TB"]);
 const rate = bits => scaled(bits, ["bit/s", "kbit/s", "Mbit/s", "Gbit/s"]);
+/** '15.3 of 20.0 Mbit/s'. */
+function ofRate(bits, asked) {
+  const [limit, unit] = rate(asked).split(" ");
+  return `${(bits / asked * limit).toFixed(1)} of ${limit} ${unit}`;
+}
 const percent = ratio => known(ratio) ? `${(100 * ratio).toFixed(1)} %` : "—";
 function number(value) {
   if (!known(value)) return "—";
@@ -137,7 +142,7 @@ function head() {
     ["Bytes sent", size(sent), `${rate(bits)} now, all nodes`],
     ["Emulated time", seconds(view.time_s), ""],
     ["Rounds", String(round), view.rounds ? `of ${view.rounds}` : ""],
-    ["Target", goal ? (run.cost ? size(run.cost.bytes) : "not yet") : "none",
+    ["Cost to target", goal ? (run.cost ? size(run.cost.bytes) : "not yet") : "none",
       goal ? `${goal.metric} ${metric(goal.metric, goal.value)}` + (run.cost ? ` after ${number(run.cost.rounds)} rounds` : "") : ""],
     ["Consensus distance", last ? number(last.consensus_distance) : "—", "mean squared"],
     ["Control plane", size(view.control_bytes), "both ways"],
@@ -309,7 +314,7 @@ function links() {
   $("links").replaceChildren(...order.map(i => {
     const bar = make("b", { class: known(rates[i]) && load(i) >= 0.95 ? "full" : "" });
     bar.style.width = `${Math.min(100, 100 * load(i)).toFixed(0)}%`;
-    const text = known(rates[i]) ? `${rate(bits[i])} of ${rate(rates[i])}` : rate(bits[i]);
+    const text = known(rates[i]) ? ofRate(bits[i], rates[i]) : rate(bits[i]);
     return make("div", {}, make("span", {}, `${arcs[i][0]} → ${arcs[i][1]}`), make("i", {}, bar), make("span", {}, text));
   }));
 }
