@@ -62,6 +62,11 @@ class RunMetrics(Collector):
             yield _gauge("tidings_run_rounds_asked", "Rounds to stop after.", view.target_rounds)
         yield self._states()
         yield CounterMetricFamily(
+            "tidings_run_sent_bytes",
+            "Bytes that all nodes have sent: as last heard, exact when the run is over.",
+            view.sent_bytes,
+        )
+        yield CounterMetricFamily(
             "tidings_run_control_plane_bytes",
             "Bytes between coordinator and nodes, both ways.",
             view.control_bytes,

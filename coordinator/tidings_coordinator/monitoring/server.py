@@ -78,13 +78,13 @@ class Monitor(Watcher):
     def finish(self, result: Mapping[str, Any]) -> None:
         """The run has come to its result; stay for its last scrape, as long as nodes would."""
         self.live.finish(result)
-        asked = self.scrapes.begun
+        enough = self.scrapes.begun + 2
         if result["run"] == "aborted":
             return
         deadline = time.monotonic() + self._run.experiment.metrics.linger
         # Ctrl-C ends the waiting; the run has ended already
         with contextlib.suppress(KeyboardInterrupt):
-            while self.scrapes.served <= asked and time.monotonic() < deadline:
+            while self.scrapes.served < enough and time.monotonic() < deadline:
                 time.sleep(0.05)
 
     def close(self) -> None:

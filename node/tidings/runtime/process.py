@@ -225,14 +225,18 @@ class NodeProcess:
     async def _leave(
         self, plan: NodePlan, node: RuntimeNode, metrics: NodeMetrics, control: ControlClient
     ) -> None:
-        """Hand in the closing record; stay until told to go and, if asked, scraped once more."""
+        """Hand in the closing record; stay until told to go and, if asked, scraped.
+
+        Twice, so that for an interval all nodes' last values are there together, whenever in it
+        each of them was scraped first.
+        """
         control.send(pb.NodeMessage(final=node.final()))
         await self._expect(control, "shutdown")
         # by now all nodes have handed in theirs, so nothing of what is counted will change
-        asked = metrics.scrapes.begun
+        enough = metrics.scrapes.begun + 2
         deadline = time.monotonic() + plan.linger_s
         # scrapes come from another thread
-        while metrics.scrapes.served <= asked and time.monotonic() < deadline:  # noqa: ASYNC110
+        while metrics.scrapes.served < enough and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
     async def _expect(self, control: ControlClient, kind: str) -> Any:
