@@ -372,10 +372,14 @@ class Conductor:
     def _show(self, phase: str) -> None:
         view = self._view
         view.phase, view.time_s = phase, self._state.ended or self._now_s()
+        view.control_bytes = self._server.size_bytes
         for session in self._sessions:
             node, beat = view.nodes[session.node], session.heartbeat
             if beat is not None:
                 node.round, node.sent_bytes, node.state = beat.round, beat.sent_bytes, beat.state
+                node.waits_for, node.link_bytes = beat.waits_for, beat.link_bytes
             if session.done is not None:
                 node.state, node.round = "finished", session.done.rounds
+            if session.gone and session.final is None:
+                node.state = "dead"
         self._watcher.show(view)

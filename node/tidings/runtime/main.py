@@ -58,11 +58,11 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         description="One node of a Tidings run; started by a launcher, or by you where the "
         "experiment says 'launcher: external'.",
         epilog="Each option can be given in the environment instead: TIDINGS_RUN, TIDINGS_NODE, "
-        "TIDINGS_COORDINATOR, TIDINGS_HOST, TIDINGS_ADVERTISE.",
+        "TIDINGS_COORDINATOR, TIDINGS_HOST, TIDINGS_ADVERTISE, TIDINGS_METRICS_PORT.",
     )
 
     def add(name: str, default: str | None, text: str, kind: type = str) -> None:
-        given = os.environ.get(f"TIDINGS_{name.upper()}", default)
+        given = os.environ.get(f"TIDINGS_{name.upper().replace('-', '_')}", default)
         parser.add_argument(
             f"--{name}", default=given, required=given is None, type=kind, help=text
         )
@@ -72,6 +72,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     add("coordinator", None, "host:port of the coordinator")
     add("host", "127.0.0.1", "address to listen on")
     add("advertise", "", "host name under which others reach this node, if not --host")
+    add("metrics-port", "0", "port of its Prometheus metrics; 0 for any free one", int)
     return parser.parse_args(argv)
 
 

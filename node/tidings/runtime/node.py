@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
@@ -319,7 +320,7 @@ class RuntimeNode(Node):
         if incoming.probe is not None:
             self.on_probe(source, incoming.probe)
             return
-        self.ledger.arrived(source, incoming.counts)
+        self.ledger.arrived(source, incoming.counts, self.round - incoming.round)
         if self.plan.trace:
             digest = hashlib.blake2b(data, digest_size=8).hexdigest()
             self.log("received", source=source, round=incoming.round, digest=digest)
@@ -385,11 +386,15 @@ class RuntimeNode(Node):
             )
         )
 
+    @property
+    def refused(self) -> Counter[str]:
+        """What was not used so far, by reason; for any thread."""
+        return self.ledger.with_refused(self._mailbox.dropped, self._world.transport.refused)
+
     def final(self) -> records.Final:
         """What this node has to say when it is over."""
-        self.ledger.refused.update(self._mailbox.dropped + self._world.transport.refused)
         counters = {"exchange_" + name: n for name, n in self._exchanger.counters.items()}
-        return self.ledger.final(self.model, counters)
+        return self.ledger.final(self.model, self.refused, counters)
 
     async def _spy(self, kind: type[Message], sources: set[int]) -> Inbox[Message]:
         """A rushing attacker's look at what others send in this round, without taking it.

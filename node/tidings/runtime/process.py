@@ -43,6 +43,8 @@ class Seat:
     host: str = "127.0.0.1"
     #: the host name under which others reach this node; empty: ``host``
     advertise: str = ""
+    #: where the node serves its metrics, for who cannot ask the coordinator; 0: any free port
+    metrics_port: int = 0
 
     def reachable(self, address: str) -> str:
         """An address that this node listens on, as others are to dial it."""
@@ -108,7 +110,7 @@ class NodeProcess:
             await self._measure(plan, node, transport, clock, control)
             clock.restart()
             transport.restart()
-            await self._run_protocol(plan, node, world, control)
+            await self._run_protocol(plan, node, world, metrics, control)
             await transport.flush()
             await self._leave(plan, node, metrics, control)
         finally:
@@ -127,7 +129,9 @@ class NodeProcess:
     ) -> None:
         listening = pb.Listening(
             data_address=self._seat.reachable(await transport.listen(self._seat.host)),
-            metrics_address=self._seat.reachable(metrics.serve(self._seat.host))
+            metrics_address=self._seat.reachable(
+                metrics.serve(self._seat.host, self._seat.metrics_port)
+            )
             if plan.metrics
             else "",
             model_size=node.codec.dim,
@@ -172,7 +176,12 @@ class NodeProcess:
     # -- the run -------------------------------------------------------------------------------
 
     async def _run_protocol(
-        self, plan: NodePlan, node: RuntimeNode, world: RealWorld, control: ControlClient
+        self,
+        plan: NodePlan,
+        node: RuntimeNode,
+        world: RealWorld,
+        metrics: NodeMetrics,
+        control: ControlClient,
     ) -> None:
         main = node.begin()
         beat = asyncio.create_task(self._heartbeat(plan, node, control))
@@ -182,8 +191,10 @@ class NodeProcess:
             if main.done():
                 main.result()
                 control.send(pb.NodeMessage(done=pb.Done(rounds=node.ledger.completed)))
+                metrics.finished = True
             await stop
             await node.end()
+            metrics.finished = True
             await world.evaluated()
         finally:
             beat.cancel()
@@ -205,6 +216,7 @@ class NodeProcess:
                         state="waiting" if waits else "computing",
                         waits_for="; ".join(waits),
                         stuck=node.waiting.stuck,
+                        link_bytes=node.ledger.sent_by_link(),
                     )
                 )
             )
@@ -213,13 +225,18 @@ class NodeProcess:
     async def _leave(
         self, plan: NodePlan, node: RuntimeNode, metrics: NodeMetrics, control: ControlClient
     ) -> None:
-        """Hand in the closing record; stay until told to go and, if asked, scraped once more."""
-        seen = metrics.scrapes
+        """Hand in the closing record; stay until told to go and, if asked, scraped.
+
+        Twice, so that for an interval all nodes' last values are there together, whenever in it
+        each of them was scraped first.
+        """
         control.send(pb.NodeMessage(final=node.final()))
         await self._expect(control, "shutdown")
+        # by now all nodes have handed in theirs, so nothing of what is counted will change
+        enough = metrics.scrapes.begun + 2
         deadline = time.monotonic() + plan.linger_s
         # scrapes come from another thread
-        while metrics.scrapes == seen and time.monotonic() < deadline:  # noqa: ASYNC110
+        while metrics.scrapes.served < enough and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
     async def _expect(self, control: ControlClient, kind: str) -> Any:
