@@ -38,17 +38,6 @@ _BROADCAST_BYTES = 1024
 #: exit code of a process whose MPI does not work any more
 _EXIT_BROKEN = 1
 
-#: what a process may learn its rank from, before MPI is there
-RANK_VARIABLES = ("PMIX_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
-
-
-def rank_of_environment() -> int | None:
-    """The rank that whoever started this process gave it, if any."""
-    for name in RANK_VARIABLES:
-        if (text := os.environ.get(name, "")).isdecimal():
-            return int(text)
-    return None
-
 
 class Receiver(Protocol):
     """Is told of messages; its methods are called in the MPI thread."""
@@ -89,6 +78,10 @@ class MpiThread:
     def __init__(self) -> None:
         self.rank = 0
         self.size = 1
+        #: whether the broadcast has been made
+        self.announced = False
+        #: whether it has been left together with all other ranks
+        self.left = False
         self._mpi: Any = None
         self._comm: Any = None
         self._receiver: Receiver | None = None
@@ -137,6 +130,7 @@ class MpiThread:
 
     def broadcast(self, data: bytes, timeout_s: float) -> bytes:
         """What rank 0 has given here, at most 1 KiB; RunError where nothing comes."""
+        self.announced = True
         buffer = bytearray(data.ljust(_BROADCAST_BYTES, b"\0"))
         if not self._collective(lambda: self._comm.Ibcast([buffer, self._mpi.BYTE]), timeout_s):
             raise RunError(f"nothing from rank 0 of the MPI job within {timeout_s:g} s")
@@ -145,12 +139,13 @@ class MpiThread:
     def stop(self) -> bool:
         """Leave MPI, together with all other ranks; False where that was not possible."""
         if not self._thread.is_alive():
-            return False
+            return self.left
         together = not self._dead and self.barrier()
         self._stopping = True
         self._wake.set()
         self._thread.join(_FINALIZE_S)
-        return together and not self._thread.is_alive()
+        self.left = together and not self._thread.is_alive()
+        return self.left
 
     def _collective(self, begin: Callable[[], Any], timeout_s: float) -> bool:
         """Take part in something that all ranks do; polled, for MPI's own waiting burns a core."""
