@@ -17,6 +17,7 @@ from tidings.runtime.plan import (
     ComputePlan,
     NodePlan,
     Phase,
+    TransportKind,
     derive_rng,
 )
 from tidings.units import Duration
@@ -26,7 +27,8 @@ from tidings_coordinator.topology.graph import Schedule
 #: how long a chunk occupies its line: long enough for timers, short enough for fair sharing
 _CHUNK_S, _SHARED_CHUNK_S = 0.02, 0.005
 _MIN_CHUNK_BYTES, _MAX_CHUNK_BYTES = 16 << 10, 256 << 10
-_UNSHAPED_CHUNK_BYTES = 1 << 20
+#: over MPI a whole message, for what is cut there must be put together again
+_UNSHAPED_CHUNK_BYTES: dict[TransportKind, int] = {"grpc": 1 << 20, "mpi": 64 << 20}
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ def _node_plan(
     network, stop = experiment.network, experiment.stop
     links = {j: network.shape(node, j) for j in schedule.union.out_neighbors(node)}
     nic = network.nic_of(node)
+    transport = experiment.launcher.transport
     every = experiment.evaluate.every
     timed = isinstance(every, Duration)
     return NodePlan(
@@ -127,6 +130,7 @@ def _node_plan(
         graph=schedule.facts(),
         links=links,
         nic=nic,
+        transport=transport,
         attack=_attack(experiment, node),
         wait_for=experiment.wait.for_,
         wait_s=experiment.wait.timeout,
@@ -135,7 +139,9 @@ def _node_plan(
         evaluate_s=float(every) if timed else None,
         compute=_compute(experiment, node),
         time_scale=network.time_scale,
-        chunk_bytes=_chunk_bytes(links, [nic.egress_bit_per_s, *_ingress_rates(experiment, links)]),
+        chunk_bytes=_chunk_bytes(
+            links, [nic.egress_bit_per_s, *_ingress_rates(experiment, links)], transport
+        ),
         trace=experiment.records.trace,
         metrics=experiment.metrics.serve,
         linger_s=experiment.metrics.linger,
@@ -173,14 +179,16 @@ def _ingress_rates(experiment: Experiment, links: Mapping[int, LinkShape]) -> li
     return [experiment.network.nic_of(j).ingress_bit_per_s for j in links]
 
 
-def _chunk_bytes(links: Mapping[int, LinkShape], card_rates: list[float]) -> int:
+def _chunk_bytes(
+    links: Mapping[int, LinkShape], card_rates: list[float], transport: TransportKind
+) -> int:
     """The size in which a node's messages travel, from the slowest line they pass."""
     cards = [rate for rate in card_rates if math.isfinite(rate)]
     lines = [
         shape.rate_bit_per_s for shape in links.values() if math.isfinite(shape.rate_bit_per_s)
     ]
     if not cards and not lines:
-        return _UNSHAPED_CHUNK_BYTES
+        return _UNSHAPED_CHUNK_BYTES[transport]
     chunk_s = _SHARED_CHUNK_S if cards else _CHUNK_S
     fitting = int(min(cards + lines) * chunk_s / 8)
     return max(_MIN_CHUNK_BYTES, min(_MAX_CHUNK_BYTES, fitting))

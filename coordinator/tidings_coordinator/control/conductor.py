@@ -149,6 +149,7 @@ class Conductor:
             )
         )
         await self._barrier("join", lambda s: s.hello is not None, within_s=self._launcher.join_s)
+        self._group.joined({s.node: s.hello.pid for s in self._sessions if s.hello is not None})
         self._show("planning")
         for session in self._sessions:
             plan = run.nodes[session.node].model_dump_json()
@@ -336,7 +337,10 @@ class Conductor:
                 self._event("failed", session.node, traceback=session.failure.traceback)
                 raise RunError(f"node {session.node} failed: {session.failure.error}")
         while not self._group.exits.empty():
-            self._raise_death(self._group.exits.get_nowait())
+            ended = self._group.exits.get_nowait()
+            if isinstance(ended, RunError):
+                raise ended
+            self._raise_death(ended)
         for session in self._sessions:
             if not session.gone:
                 continue

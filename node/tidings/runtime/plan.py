@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from tidings.api.node import GraphFacts
 from tidings.links.shape import LinkShape, NicShape
+
+TransportKind = Literal["grpc", "mpi"]
 
 
 class _Plan(BaseModel):
@@ -72,6 +74,8 @@ class NodePlan(_Plan):
     #: outgoing links
     links: dict[int, LinkShape]
     nic: NicShape = NicShape()
+    #: what carries messages between nodes
+    transport: TransportKind = "grpc"
     attack: AttackPlan | None = None
     #: "all", "live" or a number
     wait_for: str | int = "all"

@@ -13,6 +13,7 @@ import torch
 
 import tidings
 from tidings.errors import RunError, UserError
+from tidings.runtime.carrier import make_transport
 from tidings.runtime.control import ControlClient, CoordinatorLost
 from tidings.runtime.metrics import NodeMetrics
 from tidings.runtime.node import RuntimeNode
@@ -20,8 +21,7 @@ from tidings.runtime.parts import Parts
 from tidings.runtime.plan import NodePlan
 from tidings.runtime.probe import Prober
 from tidings.runtime.real_world import RealWorld
-from tidings.transports.grpc import GrpcTransport
-from tidings.transports.grpc_service import Identity
+from tidings.transports.base import NetworkTransport
 from tidings.transports.io_thread import IoThread, WallClock
 from tidings.v1 import control_pb2 as pb
 
@@ -45,10 +45,12 @@ class Seat:
     advertise: str = ""
     #: where the node serves its metrics, for who cannot ask the coordinator; 0: any free port
     metrics_port: int = 0
+    #: the MPI rank of node 0
+    first_rank: int = 0
 
     def reachable(self, address: str) -> str:
         """An address that this node listens on, as others are to dial it."""
-        if not self.advertise:
+        if not self.advertise or address.startswith("mpi:"):
             return address
         return f"{self.advertise}:{address.rpartition(':')[2]}"
 
@@ -58,6 +60,7 @@ class NodeProcess:
 
     def __init__(self, seat: Seat) -> None:
         self._seat = seat
+        self._transport: NetworkTransport | None = None
 
     async def main(self) -> None:
         """Take part in the run from joining to leaving; raises CoordinatorLost and other errors."""
@@ -85,23 +88,16 @@ class NodeProcess:
                 raise
             await control.close()
         finally:
+            if self._transport is not None:
+                await self._transport.leave()
             io.stop()
 
     async def _take_part(self, io: IoThread, control: ControlClient) -> None:
         plan = NodePlan.model_validate_json((await self._expect(control, "assignment")).plan)
         parts = Parts.of(plan)
         clock = WallClock(plan.time_scale)
-        transport = GrpcTransport(
-            Identity(plan.run, plan.node, parts.codec.digest),
-            plan.links,
-            plan.nic,
-            frozenset(plan.in_neighbors),
-            plan.seed,
-            clock,
-            io,
-            parts.codec.check_length,
-            plan.chunk_bytes,
-        )
+        transport = make_transport(plan, parts, clock, io, self._seat.first_rank)
+        self._transport = transport
         world = RealWorld(clock, transport, control.send)
         node = RuntimeNode(plan, parts, world)
         metrics = NodeMetrics(node, world)
@@ -123,7 +119,7 @@ class NodeProcess:
         self,
         plan: NodePlan,
         node: RuntimeNode,
-        transport: GrpcTransport,
+        transport: NetworkTransport,
         metrics: NodeMetrics,
         control: ControlClient,
     ) -> None:
@@ -151,7 +147,7 @@ class NodeProcess:
         self,
         plan: NodePlan,
         node: RuntimeNode,
-        transport: GrpcTransport,
+        transport: NetworkTransport,
         clock: WallClock,
         control: ControlClient,
     ) -> None:
