@@ -13,6 +13,7 @@ import torch
 
 import tidings
 from tidings.errors import RunError, UserError
+from tidings.links import kernel
 from tidings.runtime.control import ControlClient, CoordinatorLost
 from tidings.runtime.metrics import NodeMetrics
 from tidings.runtime.node import RuntimeNode
@@ -91,8 +92,8 @@ class NodeProcess:
         clock = WallClock(plan.time_scale)
         transport = GrpcTransport(
             Identity(plan.run, plan.node, parts.codec.digest),
-            plan.links,
-            plan.nic,
+            plan.paced_links,
+            plan.paced_nic,
             frozenset(plan.in_neighbors),
             plan.seed,
             clock,
@@ -134,6 +135,15 @@ class NodeProcess:
         )
         control.send(pb.NodeMessage(listening=listening))
         peers = await self._expect(control, "peers")
+        if plan.enforce == "kernel":
+            await asyncio.to_thread(
+                kernel.impose,
+                plan.links,
+                peers.addresses,
+                plan.nic,
+                self._seat.coordinator,
+                plan.time_scale,
+            )
         unreachable = await transport.connect(peers.addresses, _CONNECT_S)
         deadline = time.monotonic() + _CONNECT_S
         while missing := set(plan.in_neighbors) - transport.connected_sources:
