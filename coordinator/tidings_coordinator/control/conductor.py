@@ -135,7 +135,7 @@ class Conductor:
 
     async def _prepare(self, address: str) -> None:
         run = self._run
-        self._event("launching", coordinator=address)
+        self._event("launching", run=run.run, coordinator=address)
         self._show("starting nodes")
         if self._launcher.anonymous:
             self._watcher.say(f"waiting for {len(run.nodes)} nodes at {address}")

@@ -103,6 +103,7 @@ class GrpcTransport(Transport):
                 self._post_suspect,
                 self._shapes[target],
                 self._shapes[target].shaped or math.isfinite(self._nic.egress_bit_per_s),
+                self._quantum_bytes,
             )
             self._out[target] = link
             try:

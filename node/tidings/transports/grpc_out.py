@@ -25,7 +25,7 @@ from tidings.wire.frame import Frame
 
 #: real seconds between attempts to come back after a cut
 _RETRY_S = (0.2, 0.4, 0.8, 1.6, 2.0)
-#: small frames that are due together are written together up to this size
+#: small frames that are due together are written together up to this size, or a chunk's
 _COALESCE_BYTES = 256 << 10
 _LEAD_PINGS, _LEAD_IDLE_S = 5, 0.02
 
@@ -51,6 +51,7 @@ class OutLink:
         suspect: Callable[[int, bool], None],
         shape: LinkShape,
         shaped: bool,
+        chunk_bytes: int,
     ) -> None:
         self._peer = peer
         self._identity = identity
@@ -60,6 +61,8 @@ class OutLink:
         self._suspect = suspect
         self._delay_ns = shape.delay_ns
         self._shaped = shaped
+        # where the kernel shapes, what is written together also arrives together
+        self._coalesce_bytes = min(_COALESCE_BYTES, chunk_bytes)
         #: what the real way takes; chunks are written that much before they are due
         self._lead_ns = 0
         self._channel = aio.insecure_channel(address, options=OPTIONS)
@@ -183,7 +186,7 @@ class OutLink:
         frames: list[Frame] = []
         while self._queue and (self._queue[0].lost or self._queue[0].due_ns <= now_ns):
             departure = self._queue[0]
-            if size_bytes and size_bytes + departure.size_bytes > _COALESCE_BYTES:
+            if size_bytes and size_bytes + departure.size_bytes > self._coalesce_bytes:
                 break
             self._queue.popleft()
             taken_bytes += departure.size_bytes
