@@ -224,6 +224,17 @@ def list_(
 
 @app.command()
 @_reported
+def reap(
+    dry: Annotated[bool, typer.Option("--dry-run", help="only list it")] = False,
+) -> None:
+    """Remove what killed runs have left on this machine: namespaces, bridges, containers."""
+    from tidings_coordinator.launchers.reaping import reap as reap_all
+
+    reap_all(dry, print)
+
+
+@app.command()
+@_reported
 def schema() -> None:
     """Print the JSON Schema of the experiment file, for editors."""
     from tidings_coordinator.experiment.schema import schema as make

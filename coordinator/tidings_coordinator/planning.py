@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from tidings.errors import UserError
+from tidings.links import kernel
 from tidings.links.shape import LinkShape
 from tidings.runtime.parts import Parts
 from tidings.runtime.plan import (
@@ -22,6 +23,7 @@ from tidings.runtime.plan import (
 )
 from tidings.units import Duration
 from tidings_coordinator.experiment.model import Experiment
+from tidings_coordinator.launchers.base import launchers
 from tidings_coordinator.topology.graph import Schedule
 
 #: how long a chunk occupies its line: long enough for timers, short enough for fair sharing
@@ -76,7 +78,23 @@ def plan(experiment: Experiment, run: str) -> RunPlan:
     _check(experiment, schedule, roles)
     union = schedule.union
     plans = tuple(_node_plan(experiment, run, schedule, roles[node], node) for node in range(nodes))
-    return RunPlan(run, experiment, schedule, roles, topology.layout(union), plans)
+    found = RunPlan(run, experiment, schedule, roles, topology.layout(union), plans)
+    _check_enforcement(found)
+    return found
+
+
+def _check_enforcement(run: RunPlan) -> None:
+    """Whether the launcher can have the links imposed as asked; UserError that names the key."""
+    launcher, enforce = run.experiment.launcher, run.experiment.network.enforce
+    if enforce not in launcher.enforces:
+        able = [name for name in launchers if enforce in launchers.get(name).enforces]
+        raise UserError(
+            f"network.enforce: the launcher '{launcher.kind}' does not offer '{enforce}' "
+            f"(it offers: {', '.join(launcher.enforces)}; "
+            f"launchers that offer '{enforce}': {', '.join(able)})"
+        )
+    if enforce == "kernel":
+        kernel.check(list(run.links.values()))
 
 
 def _check(experiment: Experiment, schedule: Schedule, roles: tuple[str, ...]) -> None:
@@ -131,6 +149,7 @@ def _node_plan(
         links=links,
         nic=nic,
         transport=transport,
+        enforce=network.enforce,
         attack=_attack(experiment, node),
         wait_for=experiment.wait.for_,
         wait_s=experiment.wait.timeout,

@@ -70,6 +70,8 @@ def run_experiment(
     anything is started; what goes wrong later is in the result.
     """
     run = plan(experiment, f"{experiment.name}-{uuid.uuid4().hex[:8]}")
+    kernel = experiment.network.enforce == "kernel"
+    experiment.launcher.check_machine(list(run.links.values()) if kernel else None)
     try:
         return _run(run, source, path, watcher, base)
     except UserError:
@@ -144,7 +146,9 @@ def _graph(run: RunPlan) -> dict[str, object]:
 async def _conduct(
     run: RunPlan, directory: RunDirectory, watcher: Watcher, monitor: Monitor, began: float
 ) -> Ending:
-    conductor = Conductor(run, run.experiment.launcher.group(), directory, watcher)
+    launcher = run.experiment.launcher
+    group = launcher.group()
+    conductor = Conductor(run, group, directory, watcher)
     aborted: list[str] = []
 
     def abort(name: str) -> None:
@@ -157,8 +161,10 @@ async def _conduct(
         loop.add_signal_handler(number, abort, signal.Signals(number).name)
     monitor.targets = conductor.targets
     try:
-        conducted = await conductor.conduct()
+        host = await group.prepare(run.run, len(run.nodes)) or launcher.host
+        conducted = await conductor.conduct(host)
     finally:
+        await group.stop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
     verdict: Verdict = "completed"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tidings.errors import BarrierTimeout, Deadlock, NodeDied, RecordError, RunError
 from tidings.runtime.simulation import deadlock_text
@@ -101,10 +102,10 @@ class Conductor:
     def _scale(self) -> float:
         return self._run.experiment.network.time_scale
 
-    async def conduct(self) -> Conducted:
-        """Run to the end, whatever happens on the way; leaves no node behind."""
+    async def conduct(self, host: str) -> Conducted:
+        """Run to the end, listening on ``host``, whatever happens; leaves no node behind."""
         error: RunError | None = None
-        address = await self._server.listen(self._launcher.host, self._launcher.port)
+        address = await self._server.listen(host, self._launcher.port)
         try:
             await self._prepare(address)
             await self._until_over()
@@ -134,20 +135,20 @@ class Conductor:
 
     async def _prepare(self, address: str) -> None:
         run = self._run
-        self._event("launching", coordinator=address)
+        self._event("launching", run=run.run, coordinator=address)
         self._show("starting nodes")
         if self._launcher.anonymous:
             self._watcher.say(f"waiting for {len(run.nodes)} nodes at {address}")
-        await self._group.start(
-            Order(
-                run.run,
-                len(run.nodes),
-                address,
-                self._directory.path / "logs",
-                run.nodes[0].protocol,
-                run.nodes[0].problem,
-            )
+        order = Order(
+            run.run,
+            len(run.nodes),
+            address,
+            self._directory.path,
+            run.nodes[0].protocol,
+            run.nodes[0].problem,
+            run.experiment.network.enforce == "kernel",
         )
+        await self._unless_aborted(self._group.start(order))
         await self._barrier("join", lambda s: s.hello is not None, within_s=self._launcher.join_s)
         self._group.joined({s.node: s.hello.pid for s in self._sessions if s.hello is not None})
         self._show("planning")
@@ -164,6 +165,21 @@ class Conductor:
         if run.experiment.network.probe:
             self._show("measuring links")
             await self._measure()
+
+    async def _unless_aborted(self, work: Coroutine[Any, Any, None]) -> None:
+        """See some work through; RunError, with the work cancelled, if the user has had enough."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                self._server.changed.clear()
+                self._raise_if_broken()
+                heard = asyncio.ensure_future(self._server.changed.wait())
+                await asyncio.wait([task, heard], return_when=asyncio.FIRST_COMPLETED)
+                heard.cancel()
+            task.result()
+        finally:
+            if task.cancel():
+                await asyncio.wait([task])
 
     def _peers(self, session: Session) -> dict[int, str]:
         return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -100,6 +100,9 @@ class Network(Section):
     """Names for sets of nodes, for use wherever nodes or links are named."""
     links: tuple[LinkOverride, ...] = ()
     """Links that differ from the others."""
+    enforce: Literal["user", "kernel"] = "user"
+    """Who imposes rates and delays: 'user', the nodes themselves, or 'kernel', by tc in each node's
+    own network namespace. Losses are always the nodes' own, of whole messages."""
     time_scale: Annotated[Number, Field(gt=0)] = 1.0
     """Real seconds per emulated second: above 1, many nodes on few cores still see this network."""
     probe: Flag = True

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tidings.errors import RunError
+from tidings.links.shape import LinkShape
 from tidings.registry import Plugin, Registry
 from tidings.runtime.plan import TransportKind
 
@@ -40,11 +41,18 @@ class Order:
     nodes: int
     #: of the coordinator, host:port
     coordinator: str
-    #: a directory for the nodes' logs
-    logs: Path
+    #: the run directory
+    directory: Path
     #: to be loaded once, where that can be shared
     protocol: dict[str, Any]
     problem: dict[str, Any]
+    #: whether the kernel is to impose the links
+    kernel: bool = False
+
+    @property
+    def logs(self) -> Path:
+        """A directory for the nodes' logs."""
+        return self.directory / "logs"
 
 
 class NodeGroup(ABC):
@@ -52,6 +60,13 @@ class NodeGroup(ABC):
 
     #: nodes that have ended, in that order, or what has become of them all
     exits: asyncio.Queue[Exit | RunError]
+
+    async def prepare(self, run: str, nodes: int) -> str | None:
+        """Make what must be there before the coordinator listens; where it is to listen.
+
+        None: where the launcher says. UserError where it cannot be made.
+        """
+        return None
 
     @abstractmethod
     async def start(self, order: Order) -> None:
@@ -67,7 +82,7 @@ class NodeGroup(ABC):
 
     @abstractmethod
     async def stop(self) -> None:
-        """End what still runs, at once; nothing is left behind."""
+        """End what still runs, at once; nothing is left behind. May be called more than once."""
 
 
 def check_port(port: int) -> None:
@@ -87,6 +102,8 @@ class Launcher(Plugin):
     #: where the coordinator listens for nodes
     host: str = "127.0.0.1"
     port: int = 0
+    #: who can impose the links: the nodes' own pacers ("user"), the kernel ("kernel")
+    enforces: ClassVar[tuple[str, ...]] = ("user",)
     #: whether nodes may join without naming the run, for they cannot know it
     anonymous: ClassVar[bool] = False
 
@@ -94,6 +111,9 @@ class Launcher(Plugin):
     def join_s(self) -> float:
         """Wall seconds in which all nodes must have joined."""
         return 120.0
+
+    def check_machine(self, shapes: Sequence[LinkShape] | None) -> None:
+        """UserError for what this machine lacks; ``shapes``: links that the kernel is to impose."""
 
     def group(self) -> NodeGroup:
         """A group of nodes, not started yet."""

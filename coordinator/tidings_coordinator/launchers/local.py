@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 from tidings.errors import RunError
 from tidings.runtime.main import ONE_THREAD
@@ -60,7 +61,6 @@ class LocalNodes(NodeGroup):
         options = {
             "run": order.run,
             "coordinator": order.coordinator,
-            "host": self._host,
             "protocol": order.protocol,
             "problem": order.problem,
             "parent": os.getpid(),
@@ -85,11 +85,11 @@ class LocalNodes(NodeGroup):
             await asyncio.wait_for(self._ready.wait(), _READY_S)
         if self._server.returncode is not None or not self._ready.is_set():
             raise RunError(f"the node server did not start; see {log}")
-        start = [
-            {"node": node, "log": str(order.logs / f"node-{node:04d}.log")}
-            for node in range(order.nodes)
-        ]
-        self._tell(start=start)
+        self._tell(start=[self._child(node, order) for node in range(order.nodes)])
+
+    def _child(self, node: int, order: Order) -> dict[str, Any]:
+        """What the fork server is told of a node."""
+        return {"node": node, "log": str(order.logs / f"node-{node:04d}.log"), "host": self._host}
 
     async def signal(self, node: int, number: int) -> None:
         """Send a node process a signal."""

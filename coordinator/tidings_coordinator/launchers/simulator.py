@@ -16,3 +16,5 @@ class Simulator(Launcher):
     tie_seed: int | None = None
 
     virtual = True
+    # its links are the model of both
+    enforces = ("user", "kernel")

@@ -15,8 +15,8 @@ def make_transport(
     """The node's links, not connected yet; ``first_rank`` is node 0's, where there are ranks."""
     ends = (
         Identity(plan.run, plan.node, parts.codec.digest),
-        plan.links,
-        plan.nic,
+        plan.paced_links,
+        plan.paced_nic,
         frozenset(plan.in_neighbors),
         plan.seed,
         clock,

@@ -3,9 +3,11 @@
 The server has torch, grpc and the data set loaded and no gRPC object made, so a fork is a few
 milliseconds and the children share that memory. It talks JSON lines with its launcher:
 
-    stdin   {"start": [{"node": 0, "log": "/path"}, ...]}      {"signal": 9, "node": 3}
+    stdin   {"start": [{"node": 0, "log": "/path", "host": "127.0.0.1"}, ...]}
+            {"signal": 9, "node": 3}
     stdout  {"ready": true}     {"started": 0, "pid": 123}     {"exited": 0, "code": -9}
 
+A child whose start names a "netns" (a file) enters that network namespace before it opens anything.
 When stdin closes, or the launcher dies, the children are killed and the server ends. Children die
 with the server.
 """
@@ -24,6 +26,7 @@ from collections.abc import Iterator
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
+_CLONE_NEWNET = 0x40000000
 
 
 def die_with_parent(parent: int) -> None:
@@ -34,8 +37,21 @@ def die_with_parent(parent: int) -> None:
         os._exit(0)
 
 
+def enter_network(path: str) -> None:
+    """Move this thread into the network namespace whose file is at ``path``; raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # os.setns came with Python 3.12
+        if libc.setns(file, _CLONE_NEWNET):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), path)
+    finally:
+        os.close(file)
+
+
 class ForkServer:
-    """The server; ``options`` are the launcher's: run, coordinator, host, problem."""
+    """The server; ``options`` are the launcher's: run, coordinator, protocol, problem, parent."""
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._options = options
@@ -89,14 +105,14 @@ class ForkServer:
 
     def _obey(self, command: dict[str, Any], wake: tuple[int, int]) -> None:
         for child in command.get("start", ()):
-            self._fork(child["node"], child["log"], wake)
+            self._fork(child, wake)
         if "signal" in command:
             for pid, node in self._children.items():
                 if node == command["node"]:
                     os.kill(pid, command["signal"])
 
-    def _fork(self, node: int, log: str, wake: tuple[int, int]) -> None:
-        server = os.getpid()
+    def _fork(self, child: dict[str, Any], wake: tuple[int, int]) -> None:
+        server, node = os.getpid(), child["node"]
         pid = os.fork()
         if pid:
             self._children[pid] = node
@@ -109,12 +125,14 @@ class ForkServer:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             for descriptor in (*wake, self._out):
                 os.close(descriptor)
-            self._redirect(log)
+            self._redirect(child["log"])
+            if "netns" in child:
+                enter_network(child["netns"])
             from tidings.runtime.main import run_node
             from tidings.runtime.process import Seat
 
             options = self._options
-            seat = Seat(options["run"], node, options["coordinator"], options["host"])
+            seat = Seat(options["run"], node, options["coordinator"], child["host"])
             code = run_node(seat)
         finally:
             sys.stderr.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -76,6 +77,8 @@ class NodePlan(_Plan):
     nic: NicShape = NicShape()
     #: what carries messages between nodes
     transport: TransportKind = "grpc"
+    #: who imposes rates and delays: the node's own pacer, or the kernel
+    enforce: Literal["user", "kernel"] = "user"
     attack: AttackPlan | None = None
     #: "all", "live" or a number
     wait_for: str | int = "all"
@@ -96,6 +99,22 @@ class NodePlan(_Plan):
     #: whether the node serves Prometheus metrics, and how long it stays for a last scrape
     metrics: bool = False
     linger_s: float = 0.0
+
+    @property
+    def paced_links(self) -> dict[int, LinkShape]:
+        """What of the links is left to the node's own pacer; losses always are."""
+        if self.enforce == "user":
+            return self.links
+        ideal = LinkShape()
+        return {
+            target: replace(ideal, loss=shape.loss, queue_bytes=shape.queue_bytes)
+            for target, shape in self.links.items()
+        }
+
+    @property
+    def paced_nic(self) -> NicShape:
+        """What of the network card is left to the node's own pacer."""
+        return self.nic if self.enforce == "user" else NicShape()
 
     @property
     def neighbors(self) -> tuple[int, ...]:

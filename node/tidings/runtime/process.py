@@ -13,6 +13,7 @@ import torch
 
 import tidings
 from tidings.errors import RunError, UserError
+from tidings.links import kernel
 from tidings.runtime.carrier import make_transport
 from tidings.runtime.control import ControlClient, CoordinatorLost
 from tidings.runtime.metrics import NodeMetrics
@@ -134,6 +135,15 @@ class NodeProcess:
         )
         control.send(pb.NodeMessage(listening=listening))
         peers = await self._expect(control, "peers")
+        if plan.enforce == "kernel":
+            await asyncio.to_thread(
+                kernel.impose,
+                plan.links,
+                peers.addresses,
+                plan.nic,
+                self._seat.coordinator,
+                plan.time_scale,
+            )
         unreachable = await transport.connect(peers.addresses, _CONNECT_S)
         deadline = time.monotonic() + _CONNECT_S
         while missing := set(plan.in_neighbors) - transport.connected_sources:

@@ -16,7 +16,7 @@ from tidings.transports.identity import Identity
 from tidings.transports.io_thread import WallClock
 from tidings.wire.frame import Frame
 
-#: small frames that are due together are written together up to this size
+#: small frames that are due together are written together up to this size, or a chunk's
 _COALESCE_BYTES = 256 << 10
 _LEAD_PINGS, _LEAD_IDLE_S = 5, 0.02
 
@@ -37,6 +37,7 @@ class LinkEnd:
     shape: LinkShape
     #: whether lateness against the model is worth counting
     shaped: bool
+    chunk_bytes: int
 
 
 class OutLink(ABC):
@@ -56,6 +57,8 @@ class OutLink(ABC):
         self._suspect = end.suspect
         self._delay_ns = end.shape.delay_ns
         self._shaped = end.shaped
+        # where the kernel shapes, what is written together also arrives together
+        self._coalesce_bytes = min(_COALESCE_BYTES, end.chunk_bytes)
         #: what the real way takes; chunks are written that much before they are due
         self._lead_ns = 0
         self._queue: deque[Departure[Frame]] = deque()
@@ -144,7 +147,7 @@ class OutLink(ABC):
         frames: list[Frame] = []
         while self._queue and (self._queue[0].lost or self._queue[0].due_ns <= now_ns):
             departure = self._queue[0]
-            if size_bytes and size_bytes + departure.size_bytes > _COALESCE_BYTES:
+            if size_bytes and size_bytes + departure.size_bytes > self._coalesce_bytes:
                 break
             self._queue.popleft()
             taken_bytes += departure.size_bytes

@@ -116,6 +116,7 @@ class PacedTransport(NetworkTransport):
                     self._post_suspect,
                     shape,
                     shape.shaped or math.isfinite(self._nic.egress_bit_per_s),
+                    self._quantum_bytes,
                 )
             )
             self._out[target] = link

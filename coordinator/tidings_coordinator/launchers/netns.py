@@ -1,0 +1,91 @@
+"""Node processes on this machine, each in a network namespace of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tidings.errors import RunError, UserError
+from tidings.links import kernel
+from tidings.links.shape import LinkShape
+from tidings_coordinator.launchers.base import Launcher, Order, check_port, launchers
+from tidings_coordinator.launchers.local import LocalNodes
+from tidings_coordinator.launchers.namespaces import Namespaces, free_subnet
+
+
+@launchers.register("netns")
+@dataclass(frozen=True)
+class NetworkNamespaces(Launcher):
+    """One process a node in its own network namespace, with its own address, behind one bridge.
+
+    Needs root. The coordinator stays outside, at the bridge's address.
+    """
+
+    #: the coordinator's port; 0 for any free one
+    port: int = 0
+
+    enforces = ("user", "kernel")
+
+    def __post_init__(self) -> None:
+        check_port(self.port)
+
+    def check_machine(self, shapes: Sequence[LinkShape] | None) -> None:
+        """Root, iproute2, and what the kernel must have to impose the links."""
+        if os.geteuid() != 0:
+            raise UserError("launcher: 'netns' makes network namespaces, which needs root")
+        if shutil.which("ip") is None:
+            raise UserError("launcher: 'netns' needs the program ip (iproute2)")
+        if shapes is not None:
+            kernel.check_machine(shapes)
+
+    def group(self) -> LocalNodes:
+        """A fork server whose children each enter their namespace."""
+        return NamespacedNodes()
+
+
+class NamespacedNodes(LocalNodes):
+    """As local nodes, but each behind its own network device."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+        self._namespaces: Namespaces | None = None
+
+    async def prepare(self, run: str, nodes: int) -> str:
+        """Make the bridge; its address."""
+        try:
+            self._namespaces = Namespaces(run, free_subnet(nodes))
+            await asyncio.to_thread(self._namespaces.make_bridge)
+        except RunError as error:
+            raise UserError(str(error)) from error
+        return self._namespaces.gateway
+
+    async def start(self, order: Order) -> None:
+        """Make the namespaces, then start the nodes in them."""
+        assert self._namespaces is not None
+        making = asyncio.create_task(
+            asyncio.to_thread(self._namespaces.make_namespaces, order.nodes)
+        )
+        # to the end, also when we are cancelled: what is half made cannot be removed
+        try:
+            await asyncio.shield(making)
+        finally:
+            await asyncio.wait([making])
+        await super().start(order)
+
+    def _child(self, node: int, order: Order) -> dict[str, Any]:
+        assert self._namespaces is not None
+        return super()._child(node, order) | {
+            "host": self._namespaces.address(node),
+            "netns": str(self._namespaces.file(node)),
+        }
+
+    async def stop(self) -> None:
+        """End the nodes, then take down namespaces and bridge."""
+        await super().stop()
+        if self._namespaces is not None:
+            await asyncio.to_thread(self._namespaces.remove)
+            self._namespaces = None
