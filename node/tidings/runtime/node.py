@@ -171,7 +171,8 @@ class RuntimeNode(Node):
         began_s = self.clock.now_s
         plan, luck = self.plan.compute, self.rng("compute time")
         cost_s = plan.cost_s(gradients, self._world.native, luck)
-        result = await self._world.compute(work, cost_s, plan.factor)
+        with self.waiting.working():
+            result = await self._world.compute(work, cost_s, plan.factor)
         self._alive()
         self.ledger.gradients += 1
         self.ledger.compute_s += self.clock.now_s - began_s
@@ -229,14 +230,16 @@ class RuntimeNode(Node):
         encoded = {key: self.codec.encode(m, self.round) for key, m in distinct.items()}
         for target in sorted(outgoing):
             self._alive()
-            await self._world.transport.send(target, encoded[id(outgoing[target])])
+            with self.waiting.working():
+                await self._world.transport.send(target, encoded[id(outgoing[target])])
 
     async def _transmit(
         self, target: int, message: Message | None, exchange: pb.Exchange | None
     ) -> None:
         self._alive()
         frame = self.codec.encode(message, self.round, exchange)
-        await self._world.transport.send(target, frame)
+        with self.waiting.working():
+            await self._world.transport.send(target, frame)
         self._alive()
 
     async def gather(
