@@ -56,6 +56,11 @@ class RunPlan:
         """The nodes whose models count."""
         return tuple(i for i in range(len(self.nodes)) if i not in self.byzantine)
 
+    @property
+    def evaluated_by_time(self) -> bool:
+        """Whether models are evaluated at points in time, not in rounds."""
+        return self.nodes[0].evaluate_s is not None
+
     @cached_property
     def links(self) -> dict[tuple[int, int], LinkShape]:
         """All directed links as they were asked for."""

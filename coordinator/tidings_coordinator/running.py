@@ -129,7 +129,7 @@ def _graph(run: RunPlan) -> dict[str, object]:
         "nodes": len(run.nodes),
         "directed": schedule.union.directed,
         "synchronous": run.experiment.protocol.synchronous,
-        "evaluated_by_time": run.nodes[0].evaluate_s is not None,
+        "evaluated_by_time": run.evaluated_by_time,
         "roles": list(run.roles),
         "byzantine": list(run.byzantine),
         "layout": [[round(float(x), 4), round(float(y), 4)] for x, y in run.layout],

@@ -77,8 +77,7 @@ class LiveRun(Watcher):
             self._event(line)
         elif name == "series":
             with self.hub.lock:
-                point = self.curve.add(dict(line))
-                if point is not None:
+                for point in self.curve.add(dict(line)):
                     self.hub.publish("point", _point(point) | {"cost": self.curve.cost})
         elif name == "links":
             self._closing.setdefault(line["source"], {})[line["target"]] = line["bytes"]["total"]

@@ -80,10 +80,11 @@ class FedAvg(Protocol):
 
     async def _train(self, node: Node) -> None:
         async for order in node.messages(Global):
+            last = order.message.last
+            await node.catch_up(order.round + last)
             x = node.model = order.message.x
-            if order.message.last:
+            if last:
                 return
-            node.round = order.round
             for _ in range(self.local_steps):
                 x = x - self.lr * await node.gradient(x)
             await node.send(order.source, Update(x, node.problem.samples))
