@@ -21,6 +21,7 @@ from tidings.runtime.plan import (
 )
 from tidings.units import Duration
 from tidings_coordinator.experiment.model import Experiment
+from tidings_coordinator.experiment.selectors import selects
 from tidings_coordinator.topology.graph import Schedule
 
 #: how long a chunk occupies its line: long enough for timers, short enough for fair sharing
@@ -73,8 +74,28 @@ def plan(experiment: Experiment, run: str) -> RunPlan:
     roles = topology.roles(nodes)
     _check(experiment, schedule, roles)
     union = schedule.union
+    for index, link in enumerate(experiment.network.links):
+        groups = experiment.network.groups
+        if not any(selects(link.on, groups, i, j) for i, j in union.arcs):
+            raise UserError(
+                f"network.links.{index}.on: '{link.on}' selects no link of this topology"
+            )
     plans = tuple(_node_plan(experiment, run, schedule, roles[node], node) for node in range(nodes))
-    return RunPlan(run, experiment, schedule, roles, topology.layout(union), plans)
+    planned = RunPlan(run, experiment, schedule, roles, topology.layout(union), plans)
+    _check_problem(planned)
+    return planned
+
+
+def _check_problem(run: RunPlan) -> None:
+    """That the problem can be dealt out to so many nodes, and suits the protocol."""
+    try:
+        problem = run.parts.problem
+    except (ValueError, MemoryError) as error:
+        raise UserError(f"problem: {error}") from error
+    try:
+        run.experiment.protocol.check_problem(problem)
+    except ValueError as error:
+        raise UserError(f"protocol: {error}") from error
 
 
 def _check(experiment: Experiment, schedule: Schedule, roles: tuple[str, ...]) -> None:

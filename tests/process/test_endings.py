@@ -228,3 +228,17 @@ def test_a_deadlock_is_a_verdict(file: Path, tmp_path: Path) -> None:
         assert done.returncode == 1
         assert "nothing can run and no timer is pending" in done.stdout
         assert "node 3: the next Weights since" in done.stdout
+
+
+def test_an_address_that_is_not_ours_is_refused_and_nothing_is_left(
+    file: Path, tmp_path: Path
+) -> None:
+    # of TEST-NET-1, which no machine has
+    for serve in ("true", "false"):
+        out = tmp_path / "run"
+        setting = ["--set", "launcher.host=192.0.2.1", "--set", f"metrics.serve={serve}"]
+        done = tidings("run", str(file), "--out", str(out), "--quiet", *setting)
+        assert done.returncode == 2
+        assert "cannot listen on 192.0.2.1" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not out.exists()

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tidings.errors import UserError
 from tidings_coordinator.planning import RunPlan
 
 #: metrics address by node, of those that serve
@@ -39,7 +40,7 @@ class Discovery:
         ]
 
     def serve(self, host: str) -> str:
-        """Serve on a free port; the URL."""
+        """Serve on a free port; the URL. UserError for an address that is not ours."""
         document = self.document
 
         class Handler(BaseHTTPRequestHandler):
@@ -55,7 +56,12 @@ class Discovery:
             def log_message(self, *arguments: object) -> None:
                 """Scrapes are not news."""
 
-        self._server = ThreadingHTTPServer((host, 0), Handler)
+        try:
+            self._server = ThreadingHTTPServer((host, 0), Handler)
+        except OSError as error:
+            raise UserError(
+                f"cannot listen on {host}: {error.strerror}; choose another with launcher.host"
+            ) from error
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return f"http://{host}:{self._server.server_address[1]}/sd"
 
