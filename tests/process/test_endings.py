@@ -72,6 +72,22 @@ def test_a_signal_ends_the_run_in_order(file: Path, tmp_path: Path, number: sign
     check_readable(out)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_simulated_run_too(
+    file: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "run"
+    with started("simulate", str(file), "--out", str(out), *ENDLESS) as run:
+        while len(lines(out, "series")) < 12:
+            assert run.poll() is None
+        send(run.pid, number)
+        code, text, error = finish(run)
+    assert code == 130, error
+    assert f"run aborted (aborted by {number.name})" in text
+    assert result(out)["run"] == "aborted"
+    check_readable(out)
+
+
 def test_a_second_ctrl_c_ends_it_at_once(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with started("run", str(file), "--out", str(out), *ENDLESS) as run:
