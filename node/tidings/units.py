@@ -18,8 +18,8 @@ NS_PER_S = 1_000_000_000
 
 _NUMBER = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|\.[0-9]+)\s*([^\s]*)\s*")
 
-#: 31 years, which are 60 bits of nanoseconds
-_LONGEST_S = 1e9
+#: far beyond any run; without a bound, nanoseconds overflow
+_LONGEST_S = 1e12
 
 
 class Quantity(float):
