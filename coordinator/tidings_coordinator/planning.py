@@ -23,6 +23,7 @@ from tidings.runtime.plan import (
 )
 from tidings.units import Duration
 from tidings_coordinator.experiment.model import Experiment
+from tidings_coordinator.experiment.selectors import selects
 from tidings_coordinator.launchers.base import launchers
 from tidings_coordinator.topology.graph import Schedule
 
@@ -82,10 +83,29 @@ def plan(experiment: Experiment, run: str) -> RunPlan:
     roles = topology.roles(nodes)
     _check(experiment, schedule, roles)
     union = schedule.union
+    for index, link in enumerate(experiment.network.links):
+        groups = experiment.network.groups
+        if not any(selects(link.on, groups, i, j) for i, j in union.arcs):
+            raise UserError(
+                f"network.links.{index}.on: '{link.on}' selects no link of this topology"
+            )
     plans = tuple(_node_plan(experiment, run, schedule, roles[node], node) for node in range(nodes))
-    found = RunPlan(run, experiment, schedule, roles, topology.layout(union), plans)
-    _check_enforcement(found)
-    return found
+    planned = RunPlan(run, experiment, schedule, roles, topology.layout(union), plans)
+    _check_problem(planned)
+    _check_enforcement(planned)
+    return planned
+
+
+def _check_problem(run: RunPlan) -> None:
+    """That the problem can be dealt out to so many nodes, and suits the protocol."""
+    try:
+        problem = run.parts.problem
+    except (ValueError, MemoryError) as error:
+        raise UserError(f"problem: {error}") from error
+    try:
+        run.experiment.protocol.check_problem(problem)
+    except ValueError as error:
+        raise UserError(f"protocol: {error}") from error
 
 
 def _check_enforcement(run: RunPlan) -> None:

@@ -234,6 +234,11 @@ class _Recorder(Observer):
         self._directory.event(event.name, event.time_s, event.node, **fields)
 
 
+def _interrupt(number: int, frame: object) -> None:
+    """SIGTERM ends a simulated run in the same way as Ctrl-C."""
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
 def _simulate(run: RunPlan, directory: RunDirectory, watcher: Watcher, began: float) -> Ending:
     torch.set_num_threads(1)
     recorder = _Recorder(run, directory, watcher)
@@ -242,6 +247,7 @@ def _simulate(run: RunPlan, directory: RunDirectory, watcher: Watcher, began: fl
     done: Simulated | None = None
     verdict: Verdict = "completed"
     reason: str | None = None
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         done = simulate(
             run.nodes,
@@ -254,8 +260,10 @@ def _simulate(run: RunPlan, directory: RunDirectory, watcher: Watcher, began: fl
         recorder.show(done.time_s, done.nodes)
     except RunError as error:
         verdict, reason = "failed", str(error)
-    except KeyboardInterrupt:
-        verdict, reason = "aborted", "aborted by SIGINT"
+    except KeyboardInterrupt as error:
+        verdict, reason = "aborted", f"aborted by {str(error) or signal.SIGINT.name}"
+    finally:
+        signal.signal(signal.SIGTERM, before)
     finals = done.finals if done else []
     for final in finals:
         directory.final(final)
