@@ -31,7 +31,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, tuple[Path, lis
     found = {}
     for synchronous in (True, False):
         path = tmp_path_factory.mktemp("runs") / str(synchronous)
-        make(path, [0.1, 0.25, 0.4, 0.5], graph={"synchronous": synchronous})
+        make(path, [0.1, 0.25, 0.4, 0.5], graph={"synchronous": synchronous}).close()
         found[synchronous] = path, list(read_lines(path, "series"))
     return found
 
