@@ -44,9 +44,14 @@ def mpiexec(flavor: str, ranks: int, *options: str) -> list[str]:
 
 
 def environment(flavor: str) -> Mapping[str, str]:
-    """What a command needs."""
+    """What a command needs: its MPI, and the modules that this process has found."""
     path = f"{bin_of(flavor)}{os.pathsep}{os.environ['PATH']}"
-    return os.environ | _ROOT_MAY | {"PATH": path, "OMP_NUM_THREADS": "1"}
+    modules = [str(ROOT / "tests"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return (
+        os.environ
+        | _ROOT_MAY
+        | {"PATH": path, "PYTHONPATH": os.pathsep.join(modules), "OMP_NUM_THREADS": "1"}
+    )
 
 
 class MpiCluster:

@@ -15,9 +15,6 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-# as pytest has them: support, and tests with the protocols that are in the plans
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
-
 import torch
 
 from support.recording import Recorder
