@@ -1,8 +1,9 @@
 """How quickly many node processes are ready, and what memory each takes.
 
 ``local`` forks nodes from a server that has torch and grpc imported. The baseline in the same run
-are nodes spawned one by one, each importing for itself (launcher ``external``). Ready means: joined, planned, and connected to all neighbours. Memory is what a node adds to the
-machine: the private part (USS), which shared pages of the fork server are no part of.
+are nodes spawned one by one, each importing for itself (launcher ``external``). Ready means:
+joined, planned, and connected to all neighbours. Memory is what a node adds to the machine: the
+private part (USS), which shared pages of the fork server are no part of.
 
     python benchmarks/start_up.py [--nodes 100] [--spawned 16]
 """

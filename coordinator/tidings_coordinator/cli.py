@@ -74,7 +74,7 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Run an experiment with the launcher that the file names, and write its report."""
-    outcome = _run_one(load(file, _settings(overrides, launcher)), file, out, quiet)
+    outcome = run_one(load(file, _settings(overrides, launcher)), file, out, quiet)
     raise typer.Exit(outcome.exit_code)
 
 
@@ -88,7 +88,7 @@ def simulate(
 ) -> None:
     """Run an experiment on virtual time: same file, same protocol code, no network."""
     experiment = load(file, _settings(overrides, "simulator"))
-    outcome = _run_one(experiment, file, out, quiet)
+    outcome = run_one(experiment, file, out, quiet)
     raise typer.Exit(outcome.exit_code)
 
 
@@ -97,7 +97,8 @@ def _settings(overrides: Sequence[str] | None, launcher: str | None) -> list[str
     return [*([] if launcher is None else [f"launcher={launcher}"]), *(overrides or ())]
 
 
-def _run_one(experiment: Experiment, file: Path, out: Path | None, quiet: bool) -> Outcome:
+def run_one(experiment: Experiment, file: Path, out: Path | None, quiet: bool) -> Outcome:
+    """Run an experiment to its end, show it and write its report."""
     show = watcher(quiet)
     path = out or default_directory(experiment, RUNS)
     try:
@@ -172,7 +173,7 @@ def sweep(
 
     fixed = _settings(None, "simulator" if simulated else launcher)
     directory, runs, worst = run_sweep(
-        file, fixed, overrides or [], seeds, out, lambda e, f, o: _run_one(e, f, o, quiet)
+        file, fixed, overrides or [], seeds, out, lambda e, f, o: run_one(e, f, o, quiet)
     )
     _write_comparison(runs, directory)
     raise typer.Exit(worst)

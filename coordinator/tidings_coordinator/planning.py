@@ -18,6 +18,7 @@ from tidings.runtime.plan import (
     ComputePlan,
     NodePlan,
     Phase,
+    TransportKind,
     derive_rng,
 )
 from tidings.units import Duration
@@ -28,7 +29,8 @@ from tidings_coordinator.topology.graph import Schedule
 #: how long a chunk occupies its line: long enough for timers, short enough for fair sharing
 _CHUNK_S, _SHARED_CHUNK_S = 0.02, 0.005
 _MIN_CHUNK_BYTES, _MAX_CHUNK_BYTES = 16 << 10, 256 << 10
-_UNSHAPED_CHUNK_BYTES = 1 << 20
+#: over MPI a whole message, for what is cut there must be put together again
+_UNSHAPED_CHUNK_BYTES: dict[TransportKind, int] = {"grpc": 1 << 20, "mpi": 64 << 20}
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,8 @@ def plan(experiment: Experiment, run: str) -> RunPlan:
         schedule = topology.schedule(nodes, derive_rng(experiment.seed, "topology"))
     except ValueError as error:
         raise UserError(f"topology: {error}") from error
-    _check(experiment, schedule)
     roles = topology.roles(nodes)
+    _check(experiment, schedule, roles)
     union = schedule.union
     plans = tuple(_node_plan(experiment, run, schedule, roles[node], node) for node in range(nodes))
     found = RunPlan(run, experiment, schedule, roles, topology.layout(union), plans)
@@ -95,9 +97,21 @@ def _check_enforcement(run: RunPlan) -> None:
         kernel.check(list(run.links.values()))
 
 
-def _check(experiment: Experiment, schedule: Schedule) -> None:
+def _check(experiment: Experiment, schedule: Schedule, roles: tuple[str, ...]) -> None:
     """What the protocol needs of the graph and of its weights."""
     protocol, facts = experiment.protocol, schedule.facts()
+    if protocol.ends_with == "server" and "server" not in roles:
+        raise UserError(f"topology: {protocol.kind} needs a server and clients: use star")
+    if protocol.static_graph and not facts.static:
+        raise UserError(
+            f"topology: {protocol.kind} needs one graph for the whole run; "
+            f"that of '{experiment.topology.kind}' changes"
+        )
+    if protocol.two_way_links and facts.directed:
+        raise UserError(
+            f"topology: {protocol.kind} needs every link in both directions; "
+            f"'{experiment.topology.kind}' is directed here"
+        )
     if facts.stochastic not in (protocol.stochastic, "doubly"):
         wanted = {"row": "rows", "column": "columns", "doubly": "rows and columns"}
         raise UserError(
@@ -118,6 +132,7 @@ def _node_plan(
     network, stop = experiment.network, experiment.stop
     links = {j: network.shape(node, j) for j in schedule.union.out_neighbors(node)}
     nic = network.nic_of(node)
+    transport = experiment.launcher.transport
     every = experiment.evaluate.every
     timed = isinstance(every, Duration)
     return NodePlan(
@@ -134,6 +149,7 @@ def _node_plan(
         links=links,
         nic=nic,
         enforce=network.enforce,
+        transport=transport,
         attack=_attack(experiment, node),
         wait_for=experiment.wait.for_,
         wait_s=experiment.wait.timeout,
@@ -142,7 +158,9 @@ def _node_plan(
         evaluate_s=float(every) if timed else None,
         compute=_compute(experiment, node),
         time_scale=network.time_scale,
-        chunk_bytes=_chunk_bytes(links, [nic.egress_bit_per_s, *_ingress_rates(experiment, links)]),
+        chunk_bytes=_chunk_bytes(
+            links, [nic.egress_bit_per_s, *_ingress_rates(experiment, links)], transport
+        ),
         trace=experiment.records.trace,
         metrics=experiment.metrics.serve,
         linger_s=experiment.metrics.linger,
@@ -180,14 +198,16 @@ def _ingress_rates(experiment: Experiment, links: Mapping[int, LinkShape]) -> li
     return [experiment.network.nic_of(j).ingress_bit_per_s for j in links]
 
 
-def _chunk_bytes(links: Mapping[int, LinkShape], card_rates: list[float]) -> int:
+def _chunk_bytes(
+    links: Mapping[int, LinkShape], card_rates: list[float], transport: TransportKind
+) -> int:
     """The size in which a node's messages travel, from the slowest line they pass."""
     cards = [rate for rate in card_rates if math.isfinite(rate)]
     lines = [
         shape.rate_bit_per_s for shape in links.values() if math.isfinite(shape.rate_bit_per_s)
     ]
     if not cards and not lines:
-        return _UNSHAPED_CHUNK_BYTES
+        return _UNSHAPED_CHUNK_BYTES[transport]
     chunk_s = _SHARED_CHUNK_S if cards else _CHUNK_S
     fitting = int(min(cards + lines) * chunk_s / 8)
     return max(_MIN_CHUNK_BYTES, min(_MAX_CHUNK_BYTES, fitting))

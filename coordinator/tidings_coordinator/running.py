@@ -22,13 +22,15 @@ from tidings.v1 import records_pb2 as records
 from tidings_coordinator.control import fidelity
 from tidings_coordinator.control.conductor import Conductor
 from tidings_coordinator.control.stopping import StopRule
-from tidings_coordinator.control.watch import NodeView, RunView, Watcher
+from tidings_coordinator.control.watch import NodeView, RunView, Watcher, Watchers
 from tidings_coordinator.experiment.dump import dump
 from tidings_coordinator.experiment.model import Experiment
-from tidings_coordinator.monitoring.discovery import Discovery
+from tidings_coordinator.monitoring.server import Monitor
 from tidings_coordinator.planning import RunPlan, plan
 from tidings_coordinator.records.directory import RunDirectory, environment, read_json
 from tidings_coordinator.records.result import Ending, Verdict, result
+from tidings_coordinator.report.header import one_line
+from tidings_coordinator.report.reading import read
 
 #: wall seconds between two looks at a simulated run
 _SHOW_S = 0.25
@@ -86,19 +88,39 @@ def _run(run: RunPlan, source: str, path: Path, watcher: Watcher, base: Path) ->
         directory.write("resolved.yaml", dump(experiment))
         directory.write_json("environment.json", environment(base))
         directory.write_json("graph.json", _graph(run))
+        monitor = Monitor(run, one_line(read(path)))
         began = time.monotonic()
-        if experiment.launcher.virtual:
-            ending = _simulate(run, directory, watcher, began)
-        else:
-            ending = asyncio.run(_conduct(run, directory, watcher, began))
-        outcome = result(run, ending, path)
         try:
-            directory.write_json("fidelity.json", ending.fidelity)
-            directory.write_json("result.json", outcome)
-        except RecordError as error:
-            # most likely the reason why the run failed in the first place
-            watcher.say(str(error))
+            _open(monitor, run, directory, watcher)
+            watcher = Watchers(watcher, monitor)
+            if experiment.launcher.virtual:
+                ending = _simulate(run, directory, watcher, began)
+            else:
+                ending = asyncio.run(_conduct(run, directory, watcher, monitor, began))
+            outcome = result(run, ending, path)
+            try:
+                directory.write_json("fidelity.json", ending.fidelity)
+                directory.write_json("result.json", outcome)
+            except RecordError as error:
+                # most likely the reason why the run failed in the first place
+                watcher.say(str(error))
+            if experiment.monitor.serve:
+                monitor.finish(outcome)
+        finally:
+            monitor.close()
         return Outcome(path, outcome)
+
+
+def _open(monitor: Monitor, run: RunPlan, directory: RunDirectory, watcher: Watcher) -> None:
+    """Let the run be watched, where that is asked for, and say where."""
+    asked = run.experiment.monitor
+    if not asked.serve:
+        return
+    directory.listeners.append(monitor.live.line)
+    url = monitor.serve(asked.host, asked.port)
+    directory.event("discovery", 0.0, url=f"{url}/sd", page=f"{url}/" if asked.page else None)
+    if asked.page:
+        watcher.say(f"live page: {url}/")
 
 
 def _graph(run: RunPlan) -> dict[str, object]:
@@ -107,6 +129,7 @@ def _graph(run: RunPlan) -> dict[str, object]:
         "nodes": len(run.nodes),
         "directed": schedule.union.directed,
         "synchronous": run.experiment.protocol.synchronous,
+        "evaluated_by_time": run.nodes[0].evaluate_s is not None,
         "roles": list(run.roles),
         "byzantine": list(run.byzantine),
         "layout": [[round(float(x), 4), round(float(y), 4)] for x, y in run.layout],
@@ -120,7 +143,9 @@ def _graph(run: RunPlan) -> dict[str, object]:
 # -- real nodes ------------------------------------------------------------------------------------
 
 
-async def _conduct(run: RunPlan, directory: RunDirectory, watcher: Watcher, began: float) -> Ending:
+async def _conduct(
+    run: RunPlan, directory: RunDirectory, watcher: Watcher, monitor: Monitor, began: float
+) -> Ending:
     launcher = run.experiment.launcher
     group = launcher.group()
     conductor = Conductor(run, group, directory, watcher)
@@ -134,14 +159,11 @@ async def _conduct(run: RunPlan, directory: RunDirectory, watcher: Watcher, bega
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, abort, signal.Signals(number).name)
-    discovery = Discovery(run, conductor.targets)
+    monitor.targets = conductor.targets
     try:
         host = await group.prepare(run.run, len(run.nodes)) or launcher.host
-        if run.experiment.metrics.serve:
-            directory.event("discovery", 0.0, url=discovery.serve(host))
         conducted = await conductor.conduct(host)
     finally:
-        discovery.close()
         await group.stop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
@@ -190,14 +212,22 @@ class _Recorder(Observer):
         now = time.monotonic()
         if now >= self._shown + _SHOW_S:
             self._shown = now
-            self.view.time_s = time_s
-            for node in nodes:
-                view = self.view.nodes[node.id]
-                view.round, view.sent_bytes = node.ledger.completed, node.ledger.sent().total
-            self._watcher.show(self.view)
+            self.show(time_s, nodes)
         if self._rule.needs_bytes:
             return self._rule.sent(sum(node.ledger.sent().total for node in nodes))
         return None
+
+    def show(self, time_s: float, nodes: Sequence[RuntimeNode]) -> None:
+        """Show the run as it stands."""
+        self.view.time_s = time_s
+        for node in nodes:
+            view, waits = self.view.nodes[node.id], node.waiting.describe()
+            view.round, view.sent_bytes = node.ledger.completed, node.ledger.sent().total
+            view.state, view.waits_for = "waiting" if waits else "computing", "; ".join(waits)
+            view.link_bytes = node.ledger.sent_by_link()
+            if self.view.phase == "ending":
+                view.state = "finished"
+        self._watcher.show(self.view)
 
     def event(self, event: records.Event) -> None:
         fields = {} if not event.fields else {"fields": event.fields}
@@ -220,6 +250,8 @@ def _simulate(run: RunPlan, directory: RunDirectory, watcher: Watcher, began: fl
             tie_seed=tie_seed,
         )
         reason = done.reason
+        recorder.view.phase = "ending"
+        recorder.show(done.time_s, done.nodes)
     except RunError as error:
         verdict, reason = "failed", str(error)
     except KeyboardInterrupt:

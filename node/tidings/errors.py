@@ -63,8 +63,11 @@ class UnknownKind(UserError):
 class MissingExtra(UserError):
     """A feature needs a package that the core install does not bring."""
 
-    def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs the extra '{extra}': pip install 'tidings[{extra}]'")
+    def __init__(self, feature: str, extra: str, *others: str) -> None:
+        either = "".join(f" (or '{other}', never both)" for other in others)
+        super().__init__(
+            f"{feature} needs the extra '{extra}'{either}: pip install 'tidings[{extra}]'"
+        )
 
 
 class WireError(TidingsError):

@@ -84,6 +84,23 @@ def test_every_node_is_measured_at_the_start_and_at_the_end() -> None:
         assert rows == [(0, False), (4, False), (8, False), (10, True)]
 
 
+@dataclass(frozen=True)
+class Counting(Protocol):
+    """Reports the number of the round."""
+
+    async def run(self, node: Node) -> None:
+        for number in node.rounds():
+            await node.sleep(0.1)
+            await node.report(number=number)
+
+
+def test_what_was_reported_last_is_in_the_last_row() -> None:
+    recorder = Recorder()
+    simulate(plans(1, "line", Counting(), rounds=10, evaluate_rounds=4), recorder)
+    found = [row.metrics.get("number") for row in recorder.rows]
+    assert found == [None, 3, 7, 9]
+
+
 def test_evaluation_by_time() -> None:
     recorder = Recorder()
     simulate(plans(1, "line", Endless(), rounds=20, evaluate_s=0.5), recorder)

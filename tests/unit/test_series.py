@@ -83,6 +83,15 @@ def test_an_asynchronous_point_takes_every_node_as_it_was_last(tmp_path: Path) -
     assert [point.round for point in points] == [3.5, 8.5]
 
 
+def test_nodes_in_step_that_are_evaluated_by_time_are_taken_as_they_were_last(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "run", [row(0, 0, 0.0), row(1, 0, 0.0), row(0, 7, 1.0), row(1, 8, 1.1)])
+    graph = tmp_path / "run" / "graph.json"
+    graph.write_text('{"synchronous": true, "evaluated_by_time": true}')
+    assert [point.round for point in curve(tmp_path / "run")] == [0, 7.5]
+
+
 def test_asynchronous_rows_need_not_be_written_in_order(tmp_path: Path) -> None:
     rows = [row(0, 1, 1.0), row(1, 1, 1.5), row(0, 2, 2.0), row(1, 2, 2.5)]
     write(tmp_path / "a", rows, synchronous=False)

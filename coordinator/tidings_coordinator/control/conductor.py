@@ -150,6 +150,7 @@ class Conductor:
         )
         await self._unless_aborted(self._group.start(order))
         await self._barrier("join", lambda s: s.hello is not None, within_s=self._launcher.join_s)
+        self._group.joined({s.node: s.hello.pid for s in self._sessions if s.hello is not None})
         self._show("planning")
         for session in self._sessions:
             plan = run.nodes[session.node].model_dump_json()
@@ -352,7 +353,10 @@ class Conductor:
                 self._event("failed", session.node, traceback=session.failure.traceback)
                 raise RunError(f"node {session.node} failed: {session.failure.error}")
         while not self._group.exits.empty():
-            self._raise_death(self._group.exits.get_nowait())
+            ended = self._group.exits.get_nowait()
+            if isinstance(ended, RunError):
+                raise ended
+            self._raise_death(ended)
         for session in self._sessions:
             if not session.gone:
                 continue
@@ -388,10 +392,14 @@ class Conductor:
     def _show(self, phase: str) -> None:
         view = self._view
         view.phase, view.time_s = phase, self._state.ended or self._now_s()
+        view.control_bytes = self._server.size_bytes
         for session in self._sessions:
             node, beat = view.nodes[session.node], session.heartbeat
             if beat is not None:
                 node.round, node.sent_bytes, node.state = beat.round, beat.sent_bytes, beat.state
+                node.waits_for, node.link_bytes = beat.waits_for, beat.link_bytes
             if session.done is not None:
                 node.state, node.round = "finished", session.done.rounds
+            if session.gone and session.final is None:
+                node.state = "dead"
         self._watcher.show(view)

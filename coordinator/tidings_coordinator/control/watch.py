@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -14,6 +15,10 @@ class NodeView:
     sent_bytes: int = 0
     accuracy: float | None = None
     loss: float | None = None
+    #: what it waits for, in words
+    waits_for: str = ""
+    #: bytes that it has handed to each outgoing link, by target
+    link_bytes: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -26,6 +31,8 @@ class RunView:
     target_rounds: int | None = None
     nodes: dict[int, NodeView] = field(default_factory=dict)
     honest: tuple[int, ...] = ()
+    #: bytes of the control plane, both ways
+    control_bytes: int = 0
 
     @property
     def sent_bytes(self) -> int:
@@ -55,3 +62,22 @@ class Watcher:
 
     def close(self) -> None:
         """The run is over."""
+
+
+class Watchers(Watcher):
+    """Several that watch the same run."""
+
+    def __init__(self, *watchers: Watcher) -> None:
+        self._watchers = watchers
+
+    def show(self, view: RunView) -> None:
+        for watcher in self._watchers:
+            watcher.show(view)
+
+    def say(self, text: str) -> None:
+        for watcher in self._watchers:
+            watcher.say(text)
+
+    def close(self) -> None:
+        for watcher in self._watchers:
+            watcher.close()

@@ -9,6 +9,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    Strict,
     StrictInt,
     ValidationInfo,
     field_validator,
@@ -48,6 +49,7 @@ __all__ = [
     "Experiment",
     "LinkOverride",
     "Metrics",
+    "Monitor",
     "Network",
     "Nic",
     "NicOverride",
@@ -178,7 +180,20 @@ class Metrics(Section):
     serve: Flag = True
     """Whether every node serves its metrics."""
     linger: Duration = Duration(0)
-    """How long nodes stay after the run for a last scrape, in real time."""
+    """How long nodes and coordinator stay after the run for a last scrape, in real time."""
+
+
+class Monitor(Section):
+    """The coordinator's web server: live page, its own metrics, service discovery."""
+
+    serve: Flag = True
+    """Whether there is one."""
+    host: str = "127.0.0.1"
+    """The address that it listens on; anyone who reaches it can watch the run."""
+    port: Annotated[int, Strict(), Field(ge=0, le=65535)] = 0
+    """Its port; 0 for any free one."""
+    page: Flag = True
+    """Whether it serves the live page."""
 
 
 class Records(Section):
@@ -221,6 +236,8 @@ class Experiment(Section):
     """Where the nodes run."""
     metrics: Metrics = Metrics()
     """Prometheus metrics of the nodes."""
+    monitor: Monitor = Monitor()
+    """The coordinator's web server: live page, its own metrics, service discovery."""
     records: Records = Records()
     """What is written down beyond the usual."""
 

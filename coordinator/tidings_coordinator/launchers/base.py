@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tidings.errors import RunError
 from tidings.links.shape import LinkShape
 from tidings.registry import Plugin, Registry
+from tidings.runtime.plan import TransportKind
 
 
 @dataclass(frozen=True)
@@ -18,10 +20,12 @@ class Exit:
     """A node has ended."""
 
     node: int
-    #: exit code, or minus the number of the signal that killed it
-    code: int
+    #: exit code, or minus the number of the signal that killed it; None where that is not known
+    code: int | None
 
     def __str__(self) -> str:
+        if self.code is None:
+            return "its process has ended"
         if self.code < 0:
             import signal
 
@@ -54,8 +58,8 @@ class Order:
 class NodeGroup(ABC):
     """The started nodes of one run."""
 
-    #: nodes that have ended, in that order
-    exits: asyncio.Queue[Exit]
+    #: nodes that have ended, in that order, or what has become of them all
+    exits: asyncio.Queue[Exit | RunError]
 
     async def prepare(self, run: str, nodes: int) -> str | None:
         """Make what must be there before the coordinator listens; where it is to listen.
@@ -67,6 +71,10 @@ class NodeGroup(ABC):
     @abstractmethod
     async def start(self, order: Order) -> None:
         """Start all nodes; RunError where that cannot be done."""
+
+    def joined(self, pids: Mapping[int, int]) -> None:
+        """All nodes have joined, and these are their processes, wherever they run."""
+        return
 
     @abstractmethod
     async def signal(self, node: int, number: int) -> None:
@@ -89,6 +97,8 @@ class Launcher(Plugin):
     registry: ClassVar[Registry[Launcher]]
     #: whether time is virtual: nothing is started, the simulator runs the plans itself
     virtual: ClassVar[bool] = False
+    #: what carries messages between its nodes
+    transport: ClassVar[TransportKind] = "grpc"
     #: where the coordinator listens for nodes
     host: str = "127.0.0.1"
     port: int = 0

@@ -21,7 +21,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +43,8 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._files: dict[str, TextIO] = {}
+        #: called with the file's name and the line, for every line that has been written
+        self.listeners: list[Callable[[str, Mapping[str, Any]], None]] = []
 
     @classmethod
     def create(cls, path: Path) -> Self:
@@ -96,6 +98,8 @@ class RunDirectory:
             self._files[name].flush()
         except OSError as error:
             raise _failure(self.path / f"{name}.jsonl", error) from error
+        for listener in self.listeners:
+            listener(name, line)
 
     def event(self, name: str, time_s: float, node: int | None = None, **fields: object) -> None:
         """Something happened, at an emulated time."""

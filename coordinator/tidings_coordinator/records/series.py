@@ -46,8 +46,10 @@ def curve(path: Path) -> list[Point]:
     byzantine = set(graph.get("byzantine", ()))
     rows = list(read_lines(path, "series"))
     nodes = {row["node"] for row in rows}
-    groups = _by_round(rows, nodes) if graph.get("synchronous") else _by_time(rows, nodes)
-    return [_point(group, byzantine) for group in groups]
+    # nodes that evaluate by time do so in different rounds even if they go in step
+    aligned = graph.get("synchronous") and not graph.get("evaluated_by_time")
+    groups = _by_round(rows, nodes) if aligned else _by_time(rows, nodes)
+    return [point_of(group, byzantine) for group in groups]
 
 
 def _by_round(rows: Iterable[Row], nodes: set[int]) -> list[list[Row]]:
@@ -75,7 +77,8 @@ def _in_order(by_node: Mapping[int, Row]) -> list[Row]:
     return [row for _, row in sorted(by_node.items())]
 
 
-def _point(rows: Sequence[Row], byzantine: set[int]) -> Point:
+def point_of(rows: Sequence[Row], byzantine: set[int]) -> Point:
+    """The point that rows of all nodes, in node order, make together."""
     honest = [row for row in rows if row["node"] not in byzantine] or list(rows)
     names = sorted(set[str]().union(*(row["metrics"] for row in honest)))
     sketches = np.stack([_sketch(row) for row in honest])

@@ -258,6 +258,7 @@ class Schedule:
             edges=len(union.edges),
             arcs=sum(len(phase.graph.arcs) for phase in self.phases) / len(self.phases),
             directed=union.directed,
+            static=self.static,
             spectral_gap=spectral_gap([phase.weights for phase in self.phases], self.every),
             chi_1=chi_1,
             chi_2=chi_2,

@@ -64,6 +64,8 @@ class GraphFacts:
     #: pairs (i sends to j) in one round; the average over a time-varying graph's phases
     arcs: float
     directed: bool
+    #: whether every round has the same graph and weights
+    static: bool
     #: what the mixing matrices guarantee: rows sum to 1, columns do, or both
     stochastic: Literal["row", "column", "doubly"]
     #: 1 - |lambda_2| of the mixing matrix (per round over one period of a time-varying graph)

@@ -36,6 +36,11 @@ class Protocol(Plugin):
     #: what it needs of the mixing matrices: rows that sum to 1, columns that do, or both
     stochastic: ClassVar[Literal["row", "column", "doubly"]] = "row"
 
+    #: whether it needs one graph for the whole run
+    static_graph: ClassVar[bool] = False
+    #: whether it needs every link in both directions
+    two_way_links: ClassVar[bool] = False
+
     def check(self, in_degrees: tuple[int, ...], graph: GraphFacts) -> None:
         """ValueError where the protocol cannot run on a graph with these in-degrees.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
@@ -12,6 +13,23 @@ from tidings.runtime.evaluation import sketch
 from tidings.transports.base import LinkCounters
 from tidings.v1 import records_pb2 as records
 from tidings.wire.frame import ByteCount
+
+
+class Staleness:
+    """How old arrivals were, in classes that double, so that any number of them takes no room."""
+
+    #: upper bounds of the classes, in rounds; whatever is older goes into one more
+    BOUNDS = (0, 1, 2, 4, 8, 16, 32, 64)
+
+    def __init__(self) -> None:
+        self.classes = [0] * (len(self.BOUNDS) + 1)
+        self.total = 0
+
+    def add(self, rounds_behind: int) -> None:
+        """Count an arrival; one from a later round than the receiver's is not stale."""
+        behind = max(0, rounds_behind)
+        self.classes[bisect.bisect_left(self.BOUNDS, behind)] += 1
+        self.total += behind
 
 
 class Ledger:
@@ -25,14 +43,17 @@ class Ledger:
         self._arrivals: dict[int, tuple[int, int]] = {}
         #: by reason: wire errors, late, overflow, duplicate, missing, not_a_neighbor
         self.refused: Counter[str] = Counter()
+        #: how many rounds behind the receiver what arrived was
+        self.staleness = Staleness()
         self.gradients = 0
         self.compute_s = 0.0
         #: rounds or local steps that are complete
         self.completed = 0
 
-    def arrived(self, source: int, counts: ByteCount) -> None:
+    def arrived(self, source: int, counts: ByteCount, rounds_behind: int) -> None:
         """Count a well-formed frame."""
         self.received.add(counts)
+        self.staleness.add(rounds_behind)
         size_bytes, messages = self._arrivals.get(source, (0, 0))
         self._arrivals[source] = (size_bytes + counts.total, messages + 1)
 
@@ -43,9 +64,17 @@ class Ledger:
             total.add(link.counts)
         return total
 
+    def sent_by_link(self) -> dict[int, int]:
+        """Bytes handed to each link so far, by target."""
+        return {target: link.counts.total for target, link in self._links.items()}
+
     def messages_sent(self) -> int:
         """Frames handed to all links so far."""
         return sum(link.messages for link in self._links.values())
+
+    def with_refused(self, *others: Counter[str]) -> Counter[str]:
+        """What was refused here and elsewhere, by reason; a copy, for any thread."""
+        return sum((Counter(dict(each)) for each in others), Counter(dict(self.refused)))
 
     def row(self, time_s: float, final: bool, metrics: Mapping[str, float]) -> records.Evaluation:
         """A row of the series as of now; loss, accuracy and sketch are filled in later."""
@@ -59,13 +88,15 @@ class Ledger:
             final=final,
         )
 
-    def final(self, model: torch.Tensor, counters: Mapping[str, int]) -> records.Final:
-        """The closing record; ``model`` is (d,) float32."""
+    def final(
+        self, model: torch.Tensor, refused: Counter[str], counters: Mapping[str, int]
+    ) -> records.Final:
+        """The closing record; ``model`` is (d,) float32, ``refused`` by reason."""
         reception = records.Reception(
             node=self._node,
             bytes=as_record(self.received),
             messages=sum(messages for _, messages in self._arrivals.values()),
-            refused=+self.refused,
+            refused=+refused,
             links=[
                 records.LinkArrival(source=source, bytes=size, messages=messages)
                 for source, (size, messages) in sorted(self._arrivals.items())

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
@@ -65,6 +66,7 @@ class RuntimeNode(Node):
         self._main: asyncio.Task[None] | None = None
         self._answers: asyncio.Task[None] | None = None
         self._last_evaluation_s = 0.0
+        self._reported: dict[str, float] = {}
         world.transport.receive = self._receive
         world.transport.suspect = self._suspect
 
@@ -186,19 +188,19 @@ class RuntimeNode(Node):
 
     async def report(self, **metrics: float) -> None:
         self._alive()
-        self.ledger.completed = self.round + 1
+        self.ledger.completed, self._reported = self.round + 1, metrics
         every, every_s = self.plan.evaluate_rounds, self.plan.evaluate_s
         due = every is not None and self.ledger.completed % every == 0
         if every_s is not None:
             due = due or self.clock.now_s >= self._last_evaluation_s + every_s
         if due and self.ledger.completed != self.plan.stop_rounds:
-            await self._evaluate(final=False, metrics=metrics)
+            await self._evaluate(final=False)
 
-    async def _evaluate(self, final: bool, metrics: dict[str, float] | None = None) -> None:
+    async def _evaluate(self, final: bool) -> None:
         self._alive()
         self._last_evaluation_s = self.clock.now_s
         x = self.model.clone()
-        row = self.ledger.row(self.clock.now_s, final, metrics or {})
+        row = self.ledger.row(self.clock.now_s, final, self._reported)
 
         def work() -> records.Evaluation:
             measure(row, self.problem.evaluate(x), x, self.plan.seed)
@@ -318,7 +320,7 @@ class RuntimeNode(Node):
         if incoming.probe is not None:
             self.on_probe(source, incoming.probe)
             return
-        self.ledger.arrived(source, incoming.counts)
+        self.ledger.arrived(source, incoming.counts, self.round - incoming.round)
         if self.plan.trace:
             digest = hashlib.blake2b(data, digest_size=8).hexdigest()
             self.log("received", source=source, round=incoming.round, digest=digest)
@@ -384,11 +386,15 @@ class RuntimeNode(Node):
             )
         )
 
+    @property
+    def refused(self) -> Counter[str]:
+        """What was not used so far, by reason; for any thread."""
+        return self.ledger.with_refused(self._mailbox.dropped, self._world.transport.refused)
+
     def final(self) -> records.Final:
         """What this node has to say when it is over."""
-        self.ledger.refused.update(self._mailbox.dropped + self._world.transport.refused)
         counters = {"exchange_" + name: n for name, n in self._exchanger.counters.items()}
-        return self.ledger.final(self.model, counters)
+        return self.ledger.final(self.model, self.refused, counters)
 
     async def _spy(self, kind: type[Message], sources: set[int]) -> Inbox[Message]:
         """A rushing attacker's look at what others send in this round, without taking it.

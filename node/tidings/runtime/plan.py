@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from tidings.api.node import GraphFacts
 from tidings.links.shape import LinkShape, NicShape
 
+TransportKind = Literal["grpc", "mpi"]
+
 
 class _Plan(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -75,6 +77,8 @@ class NodePlan(_Plan):
     nic: NicShape = NicShape()
     #: who imposes rates and delays: the node's own pacer, or the kernel
     enforce: Literal["user", "kernel"] = "user"
+    #: what carries messages between nodes
+    transport: TransportKind = "grpc"
     attack: AttackPlan | None = None
     #: "all", "live" or a number
     wait_for: str | int = "all"

@@ -14,6 +14,7 @@ import torch
 import tidings
 from tidings.errors import RunError, UserError
 from tidings.links import kernel
+from tidings.runtime.carrier import make_transport
 from tidings.runtime.control import ControlClient, CoordinatorLost
 from tidings.runtime.metrics import NodeMetrics
 from tidings.runtime.node import RuntimeNode
@@ -21,8 +22,7 @@ from tidings.runtime.parts import Parts
 from tidings.runtime.plan import NodePlan
 from tidings.runtime.probe import Prober
 from tidings.runtime.real_world import RealWorld
-from tidings.transports.grpc import GrpcTransport
-from tidings.transports.grpc_service import Identity
+from tidings.transports.base import NetworkTransport
 from tidings.transports.io_thread import IoThread, WallClock
 from tidings.v1 import control_pb2 as pb
 
@@ -44,10 +44,14 @@ class Seat:
     host: str = "127.0.0.1"
     #: the host name under which others reach this node; empty: ``host``
     advertise: str = ""
+    #: where the node serves its metrics, for who cannot ask the coordinator; 0: any free port
+    metrics_port: int = 0
+    #: the MPI rank of node 0
+    first_rank: int = 0
 
     def reachable(self, address: str) -> str:
         """An address that this node listens on, as others are to dial it."""
-        if not self.advertise:
+        if not self.advertise or address.startswith("mpi:"):
             return address
         return f"{self.advertise}:{address.rpartition(':')[2]}"
 
@@ -57,6 +61,7 @@ class NodeProcess:
 
     def __init__(self, seat: Seat) -> None:
         self._seat = seat
+        self._transport: NetworkTransport | None = None
 
     async def main(self) -> None:
         """Take part in the run from joining to leaving; raises CoordinatorLost and other errors."""
@@ -84,23 +89,16 @@ class NodeProcess:
                 raise
             await control.close()
         finally:
+            if self._transport is not None:
+                await self._transport.leave()
             io.stop()
 
     async def _take_part(self, io: IoThread, control: ControlClient) -> None:
         plan = NodePlan.model_validate_json((await self._expect(control, "assignment")).plan)
         parts = Parts.of(plan)
         clock = WallClock(plan.time_scale)
-        transport = GrpcTransport(
-            Identity(plan.run, plan.node, parts.codec.digest),
-            plan.paced_links,
-            plan.paced_nic,
-            frozenset(plan.in_neighbors),
-            plan.seed,
-            clock,
-            io,
-            parts.codec.check_length,
-            plan.chunk_bytes,
-        )
+        transport = make_transport(plan, parts, clock, io, self._seat.first_rank)
+        self._transport = transport
         world = RealWorld(clock, transport, control.send)
         node = RuntimeNode(plan, parts, world)
         metrics = NodeMetrics(node, world)
@@ -109,7 +107,7 @@ class NodeProcess:
             await self._measure(plan, node, transport, clock, control)
             clock.restart()
             transport.restart()
-            await self._run_protocol(plan, node, world, control)
+            await self._run_protocol(plan, node, world, metrics, control)
             await transport.flush()
             await self._leave(plan, node, metrics, control)
         finally:
@@ -122,13 +120,15 @@ class NodeProcess:
         self,
         plan: NodePlan,
         node: RuntimeNode,
-        transport: GrpcTransport,
+        transport: NetworkTransport,
         metrics: NodeMetrics,
         control: ControlClient,
     ) -> None:
         listening = pb.Listening(
             data_address=self._seat.reachable(await transport.listen(self._seat.host)),
-            metrics_address=self._seat.reachable(metrics.serve(self._seat.host))
+            metrics_address=self._seat.reachable(
+                metrics.serve(self._seat.host, self._seat.metrics_port)
+            )
             if plan.metrics
             else "",
             model_size=node.codec.dim,
@@ -157,7 +157,7 @@ class NodeProcess:
         self,
         plan: NodePlan,
         node: RuntimeNode,
-        transport: GrpcTransport,
+        transport: NetworkTransport,
         clock: WallClock,
         control: ControlClient,
     ) -> None:
@@ -182,7 +182,12 @@ class NodeProcess:
     # -- the run -------------------------------------------------------------------------------
 
     async def _run_protocol(
-        self, plan: NodePlan, node: RuntimeNode, world: RealWorld, control: ControlClient
+        self,
+        plan: NodePlan,
+        node: RuntimeNode,
+        world: RealWorld,
+        metrics: NodeMetrics,
+        control: ControlClient,
     ) -> None:
         main = node.begin()
         beat = asyncio.create_task(self._heartbeat(plan, node, control))
@@ -192,8 +197,10 @@ class NodeProcess:
             if main.done():
                 main.result()
                 control.send(pb.NodeMessage(done=pb.Done(rounds=node.ledger.completed)))
+                metrics.finished = True
             await stop
             await node.end()
+            metrics.finished = True
             await world.evaluated()
         finally:
             beat.cancel()
@@ -215,6 +222,7 @@ class NodeProcess:
                         state="waiting" if waits else "computing",
                         waits_for="; ".join(waits),
                         stuck=node.waiting.stuck,
+                        link_bytes=node.ledger.sent_by_link(),
                     )
                 )
             )
@@ -223,13 +231,18 @@ class NodeProcess:
     async def _leave(
         self, plan: NodePlan, node: RuntimeNode, metrics: NodeMetrics, control: ControlClient
     ) -> None:
-        """Hand in the closing record; stay until told to go and, if asked, scraped once more."""
-        seen = metrics.scrapes
+        """Hand in the closing record; stay until told to go and, if asked, scraped.
+
+        Twice, so that for an interval all nodes' last values are there together, whenever in it
+        each of them was scraped first.
+        """
         control.send(pb.NodeMessage(final=node.final()))
         await self._expect(control, "shutdown")
+        # by now all nodes have handed in theirs, so nothing of what is counted will change
+        enough = metrics.scrapes.begun + 2
         deadline = time.monotonic() + plan.linger_s
         # scrapes come from another thread
-        while metrics.scrapes == seen and time.monotonic() < deadline:  # noqa: ASYNC110
+        while metrics.scrapes.served < enough and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
     async def _expect(self, control: ControlClient, kind: str) -> Any:

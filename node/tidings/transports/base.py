@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tidings.wire.frame import Buffer, ByteCount, Frame
@@ -95,3 +95,36 @@ class Transport(ABC):
     @abstractmethod
     def abort(self) -> None:
         """End abruptly, as a crash does: nothing more goes out."""
+
+
+class NetworkTransport(Transport):
+    """A transport between processes: what a node process needs of it beside carrying frames."""
+
+    @property
+    @abstractmethod
+    def connected_sources(self) -> set[int]:
+        """The in-neighbours that have opened their link."""
+
+    @abstractmethod
+    async def listen(self, host: str) -> str:
+        """Accept links from now on; returns the address that others are to dial."""
+
+    @abstractmethod
+    async def connect(self, addresses: Mapping[int, str], timeout_s: float) -> dict[int, str]:
+        """Open all outgoing links at once; the ones that failed, with the reason."""
+
+    @abstractmethod
+    async def calibrate(self) -> None:
+        """Measure what the real way to each target takes; it counts towards the delay asked for."""
+
+    @abstractmethod
+    def restart(self) -> None:
+        """Start model and counters from zero, with the clock: the measuring is over."""
+
+    @abstractmethod
+    async def flush(self) -> None:
+        """Until everything that was accepted has been written or lost."""
+
+    async def leave(self) -> None:
+        """Last of all, after the coordinator has been told: leave what all nodes share."""
+        return

@@ -3,77 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import statistics
 import time
-from collections import deque
-from collections.abc import Callable
 
 from grpc import aio
 
-from tidings.links.model import Departure
-from tidings.links.shape import LinkShape
-from tidings.transports.base import LinkCounters
-from tidings.transports.grpc_service import (
-    MAX_WRITE_BYTES,
-    OPTIONS,
-    Identity,
-    open_link,
-    ping,
-)
-from tidings.transports.io_thread import WallClock
-from tidings.wire.frame import Frame
+from tidings.transports.grpc_service import MAX_WRITE_BYTES, OPTIONS, open_link, ping
+from tidings.transports.out_link import LinkEnd, OutLink
 
 #: real seconds between attempts to come back after a cut
 _RETRY_S = (0.2, 0.4, 0.8, 1.6, 2.0)
-#: small frames that are due together are written together up to this size, or a chunk's
-_COALESCE_BYTES = 256 << 10
-_LEAD_PINGS, _LEAD_IDLE_S = 5, 0.02
 
 _BROKEN = (aio.AioRpcError, aio.UsageError, asyncio.InvalidStateError)
 
 
-class OutLink:
-    """Writes departures to one peer, each so that it arrives when it is due.
+class GrpcOutLink(OutLink):
+    """A client stream; after a cut it reconnects by itself."""
 
-    What the real way takes counts towards the link's delay, once it has been calibrated.
-    While there is no connection, what comes due is lost and counted: the link goes on in model
-    time, it never blocks. After a cut it reconnects and continues at the next whole frame.
-    """
-
-    def __init__(
-        self,
-        peer: int,
-        address: str,
-        identity: Identity,
-        clock: WallClock,
-        counters: LinkCounters,
-        written: Callable[[int, int], None],
-        suspect: Callable[[int, bool], None],
-        shape: LinkShape,
-        shaped: bool,
-        chunk_bytes: int,
-    ) -> None:
-        self._peer = peer
-        self._identity = identity
-        self._clock = clock
-        self._counters = counters
-        self._written = written
-        self._suspect = suspect
-        self._delay_ns = shape.delay_ns
-        self._shaped = shaped
-        # where the kernel shapes, what is written together also arrives together
-        self._coalesce_bytes = min(_COALESCE_BYTES, chunk_bytes)
-        #: what the real way takes; chunks are written that much before they are due
-        self._lead_ns = 0
-        self._channel = aio.insecure_channel(address, options=OPTIONS)
+    def __init__(self, end: LinkEnd) -> None:
+        super().__init__(end)
+        self._channel = aio.insecure_channel(end.address, options=OPTIONS)
         self._call: aio.StreamUnaryCall[bytes, bytes] | None = None
-        self._queue: deque[Departure[Frame]] = deque()
-        self._filled = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
-        #: the rest of a frame whose beginning was lost must not be sent
-        self._skipping = False
-        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the stream is open."""
+        return self._call is not None
 
     async def connect(self, timeout_s: float) -> None:
         """Find the peer, agree with it, open the stream; raises AioRpcError or ValueError."""
@@ -82,39 +36,31 @@ class OutLink:
             if reply.node != self._peer:
                 raise ValueError(f"expected node {self._peer}, found node {reply.node}")
             await self._open()
-        self._spawn(self._write())
+        self._begin()
 
-    async def calibrate(self, timeout_s: float) -> None:
-        """Find out what the real way takes, so that it counts towards the delay asked for.
+    async def round_trip_s(self, timeout_s: float) -> float:
+        """As OutLink.round_trip_s; raises AioRpcError."""
+        began = time.perf_counter()
+        await ping(self._channel, self._identity, timeout_s)
+        return time.perf_counter() - began
 
-        To be done while the machine is quiet; raises AioRpcError where the peer does not answer.
-        """
-        if self._delay_ns == 0:
-            return
-        trips_s = []
-        for _ in range(_LEAD_PINGS):
-            # as messages come: after a while in which both ends were idle
-            await asyncio.sleep(min(_LEAD_IDLE_S, self._delay_ns / 1e9))
-            began = time.perf_counter()
-            await ping(self._channel, self._identity, timeout_s)
-            trips_s.append(time.perf_counter() - began)
-        one_way_ns = round(statistics.median(trips_s) / 2 * 1e9 / self._clock.time_scale)
-        self._lead_ns = min(one_way_ns, self._delay_ns)
-
-    def depart(self, departure: Departure[Frame]) -> None:
-        """Take over a chunk whose way is settled."""
-        self._queue.append(departure)
-        self._idle.clear()
-        self._filled.set()
-
-    async def flush(self) -> None:
-        """Until everything taken over has been written or lost."""
-        await self._idle.wait()
+    async def write(self, pieces: list[bytes], whole: bool) -> bool:
+        """As OutLink.write."""
+        call = self._call
+        if call is None:
+            return False
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        try:
+            for start in range(0, len(data), MAX_WRITE_BYTES):
+                await call.write(data[start : start + MAX_WRITE_BYTES])
+        except _BROKEN:
+            self._lost(call)
+            return False
+        return True
 
     async def abort(self) -> None:
         """Break the stream and the connection off; what is on its way may be lost."""
-        for task in self._tasks:
-            task.cancel()
+        self._end()
         call, self._call = self._call, None
         if call is not None:
             call.cancel()
@@ -123,8 +69,7 @@ class OutLink:
     async def close(self, timeout_s: float) -> None:
         """End the stream and the connection; what was written is delivered first."""
         await self.flush()
-        for task in self._tasks:
-            task.cancel()
+        self._end()
         call, self._call = self._call, None
         if call is not None and not call.done():
             try:
@@ -148,8 +93,7 @@ class OutLink:
         """The stream has ended, and not by us."""
         if self._call is call:
             self._call = None
-            self._skipping = True
-            self._suspect(self._peer, True)
+            self._cut()
             self._spawn(self._reconnect())
 
     async def _reconnect(self) -> None:
@@ -164,81 +108,6 @@ class OutLink:
             self._counters.reconnects += 1
             self._suspect(self._peer, False)
             return
-
-    async def _write(self) -> None:
-        while True:
-            while not self._queue:
-                self._idle.set()
-                self._filled.clear()
-                await self._filled.wait()
-            departure = self._queue[0]
-            due = self._clock.loop_time(departure.due_ns - self._lead_ns)
-            wait_s = due - asyncio.get_running_loop().time()
-            if wait_s > 0 and not departure.lost:
-                await asyncio.sleep(wait_s)
-            await self._send_due()
-
-    async def _send_due(self) -> None:
-        """Write what is due, small chunks together."""
-        now_ns = self._clock.now_ns + self._lead_ns
-        pieces: list[bytes] = []
-        size_bytes = taken_bytes = 0
-        frames: list[Frame] = []
-        while self._queue and (self._queue[0].lost or self._queue[0].due_ns <= now_ns):
-            departure = self._queue[0]
-            if size_bytes and size_bytes + departure.size_bytes > self._coalesce_bytes:
-                break
-            self._queue.popleft()
-            taken_bytes += departure.size_bytes
-            if self._passes(departure):
-                pieces.append(departure.item.chunks[departure.number])
-                size_bytes += departure.size_bytes
-                if departure.last:
-                    frames.append(departure.item)
-                if self._shaped:
-                    lag_ns = (now_ns - departure.due_ns) * self._clock.time_scale
-                    self._counters.lag.add(round(lag_ns))
-        if pieces and not await self._try_write(pieces):
-            for frame in frames:
-                self._count_undeliverable(frame)
-        self._written(self._peer, taken_bytes)
-
-    def _passes(self, departure: Departure[Frame]) -> bool:
-        """Whether a chunk is to be written; counts the messages that are not."""
-        if departure.lost:
-            if departure.last:
-                self._counters.lost_messages += 1
-                self._counters.lost_bytes += departure.item.size_bytes
-            return False
-        if departure.number == 0 and self._call is not None:
-            self._skipping = False
-        if self._call is None or self._skipping:
-            if departure.last:
-                self._count_undeliverable(departure.item)
-            return False
-        return True
-
-    async def _try_write(self, pieces: list[bytes]) -> bool:
-        call = self._call
-        if call is None:
-            return False
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        try:
-            for start in range(0, len(data), MAX_WRITE_BYTES):
-                await call.write(data[start : start + MAX_WRITE_BYTES])
-        except _BROKEN:
-            self._lost(call)
-            return False
-        return True
-
-    def _count_undeliverable(self, frame: Frame) -> None:
-        self._counters.undeliverable_messages += 1
-        self._counters.undeliverable_bytes += frame.size_bytes
-
-    def _spawn(self, work: object) -> None:
-        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 async def _error_of(call: aio.StreamUnaryCall[bytes, bytes]) -> aio.AioRpcError:

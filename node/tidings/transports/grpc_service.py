@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
 from grpc import aio
 
+from tidings.transports.identity import Identity
 from tidings.v1 import data_pb2 as pb
 
 LINK = "/tidings.v1.Peer/Link"
@@ -42,26 +42,13 @@ PingHandler = Callable[
 ]
 
 
-@dataclass(frozen=True)
-class Identity:
-    """Who a node is on the data plane; both ends of a link must agree on run and digest."""
-
-    run: str
-    node: int
-    #: of the codec: protocol, message table, model size
-    digest: bytes
-
-    def metadata(self) -> tuple[tuple[str, str | bytes], ...]:
-        """What a Link is opened with."""
-        return ((RUN_KEY, self.run), (SOURCE_KEY, str(self.node)), (DIGEST_KEY, self.digest))
-
-    def refusal(self, run: str, digest: bytes) -> str | None:
-        """Why a peer is not to be talked to, or None."""
-        if run != self.run:
-            return f"this is run {self.run}, not {run}"
-        if digest != self.digest:
-            return "protocol, message types or model size differ"
-        return None
+def _metadata(identity: Identity) -> tuple[tuple[str, str | bytes], ...]:
+    """What a Link is opened with."""
+    return (
+        (RUN_KEY, identity.run),
+        (SOURCE_KEY, str(identity.node)),
+        (DIGEST_KEY, identity.digest),
+    )
 
 
 def peer_handlers(link: LinkHandler, ping: PingHandler) -> grpc.GenericRpcHandler:
@@ -80,7 +67,7 @@ def peer_handlers(link: LinkHandler, ping: PingHandler) -> grpc.GenericRpcHandle
 def open_link(channel: aio.Channel, identity: Identity) -> aio.StreamUnaryCall[bytes, bytes]:
     """Begin a directed link; its writes are raw bytes."""
     method: aio.StreamUnaryMultiCallable[bytes, bytes] = channel.stream_unary(LINK)
-    return method(metadata=aio.Metadata(*identity.metadata()))
+    return method(metadata=aio.Metadata(*_metadata(identity)))
 
 
 async def ping(channel: aio.Channel, identity: Identity, timeout_s: float) -> pb.PingReply:

@@ -6,6 +6,7 @@ gRPC wants one loop per process, and the pacer wants one that training does not 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import selectors
 import sys
 import threading
@@ -64,8 +65,9 @@ class IoThread:
         self.loop.run_forever()
 
     def post(self, callback: Callable[..., object], *args: Any) -> None:
-        """Call ``callback`` there, soon."""
-        self.loop.call_soon_threadsafe(callback, *args)
+        """Call ``callback`` there, soon; never, once the thread has ended."""
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(callback, *args)
 
     def submit(self, work: Coroutine[Any, Any, R]) -> Future[R]:
         """Run a coroutine there."""

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from tidings.v1 import records_pb2 as tidings_dot_v1_dot_records__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tidings/v1/control.proto\x12\ntidings.v1\x1a\x18tidings/v1/records.proto\"\xa1\x03\n\x0bNodeMessage\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.tidings.v1.HelloH\x00\x12*\n\tlistening\x18\x02 \x01(\x0b\x32\x15.tidings.v1.ListeningH\x00\x12\"\n\x05ready\x18\x03 \x01(\x0b\x32\x11.tidings.v1.ReadyH\x00\x12*\n\x06probed\x18\x04 \x01(\x0b\x32\x18.tidings.v1.ProbeResultsH\x00\x12*\n\theartbeat\x18\x05 \x01(\x0b\x32\x15.tidings.v1.HeartbeatH\x00\x12,\n\nevaluation\x18\x06 \x01(\x0b\x32\x16.tidings.v1.EvaluationH\x00\x12\"\n\x05\x65vent\x18\x07 \x01(\x0b\x32\x11.tidings.v1.EventH\x00\x12 \n\x04\x64one\x18\x08 \x01(\x0b\x32\x10.tidings.v1.DoneH\x00\x12\"\n\x05\x66inal\x18\t \x01(\x0b\x32\x11.tidings.v1.FinalH\x00\x12&\n\x07\x66\x61ilure\x18\n \x01(\x0b\x32\x13.tidings.v1.FailureH\x00\x42\x06\n\x04kind\"\x87\x02\n\x12\x43oordinatorMessage\x12,\n\nassignment\x18\x01 \x01(\x0b\x32\x16.tidings.v1.AssignmentH\x00\x12\"\n\x05peers\x18\x02 \x01(\x0b\x32\x11.tidings.v1.PeersH\x00\x12\'\n\x05probe\x18\x03 \x01(\x0b\x32\x16.tidings.v1.ProbeOrderH\x00\x12\"\n\x05start\x18\x04 \x01(\x0b\x32\x11.tidings.v1.StartH\x00\x12 \n\x04stop\x18\x05 \x01(\x0b\x32\x10.tidings.v1.StopH\x00\x12(\n\x08shutdown\x18\x06 \x01(\x0b\x32\x14.tidings.v1.ShutdownH\x00\x42\x06\n\x04kind\"@\n\x05Hello\x12\x0c\n\x04node\x18\x01 \x01(\r\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\r\x12\x0f\n\x07version\x18\x04 \x01(\t\"\x1a\n\nAssignment\x12\x0c\n\x04plan\x18\x01 \x01(\t\"N\n\tListening\x12\x14\n\x0c\x64\x61ta_address\x18\x01 \x01(\t\x12\x17\n\x0fmetrics_address\x18\x02 \x01(\t\x12\x12\n\nmodel_size\x18\x03 \x01(\x04\"n\n\x05Peers\x12\x33\n\taddresses\x18\x01 \x03(\x0b\x32 .tidings.v1.Peers.AddressesEntry\x1a\x30\n\x0e\x41\x64\x64ressesEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"t\n\x05Ready\x12\x37\n\x0bunreachable\x18\x01 \x03(\x0b\x32\".tidings.v1.Ready.UnreachableEntry\x1a\x32\n\x10UnreachableEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"0\n\nProbeOrder\x12\x0f\n\x07targets\x18\x01 \x03(\r\x12\x11\n\tcalibrate\x18\x02 \x01(\x08\"8\n\x0cProbeResults\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.tidings.v1.ProbeResult\"j\n\x0bProbeResult\x12\x0e\n\x06source\x18\x01 \x01(\r\x12\x0e\n\x06target\x18\x02 \x01(\r\x12\x16\n\x0erate_bit_per_s\x18\x03 \x01(\x01\x12\x14\n\x0cround_trip_s\x18\x04 \x01(\x01\x12\r\n\x05\x65rror\x18\x05 \x01(\t\"\x07\n\x05Start\"o\n\tHeartbeat\x12\r\n\x05round\x18\x01 \x01(\x04\x12\x12\n\nsent_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06time_s\x18\x03 \x01(\x01\x12\r\n\x05state\x18\x04 \x01(\t\x12\x11\n\twaits_for\x18\x05 \x01(\t\x12\r\n\x05stuck\x18\x06 \x01(\x08\"\x16\n\x04Stop\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x16\n\x04\x44one\x12\x0e\n\x06rounds\x18\x01 \x01(\x04\"+\n\x07\x46\x61ilure\x12\r\n\x05\x65rror\x18\x01 \x01(\t\x12\x11\n\ttraceback\x18\x02 \x01(\t\"\n\n\x08Shutdown2T\n\x0b\x43oordinator\x12\x45\n\x06\x41ttach\x12\x17.tidings.v1.NodeMessage\x1a\x1e.tidings.v1.CoordinatorMessage(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tidings/v1/control.proto\x12\ntidings.v1\x1a\x18tidings/v1/records.proto\"\xa1\x03\n\x0bNodeMessage\x12\"\n\x05hello\x18\x01 \x01(\x0b\x32\x11.tidings.v1.HelloH\x00\x12*\n\tlistening\x18\x02 \x01(\x0b\x32\x15.tidings.v1.ListeningH\x00\x12\"\n\x05ready\x18\x03 \x01(\x0b\x32\x11.tidings.v1.ReadyH\x00\x12*\n\x06probed\x18\x04 \x01(\x0b\x32\x18.tidings.v1.ProbeResultsH\x00\x12*\n\theartbeat\x18\x05 \x01(\x0b\x32\x15.tidings.v1.HeartbeatH\x00\x12,\n\nevaluation\x18\x06 \x01(\x0b\x32\x16.tidings.v1.EvaluationH\x00\x12\"\n\x05\x65vent\x18\x07 \x01(\x0b\x32\x11.tidings.v1.EventH\x00\x12 \n\x04\x64one\x18\x08 \x01(\x0b\x32\x10.tidings.v1.DoneH\x00\x12\"\n\x05\x66inal\x18\t \x01(\x0b\x32\x11.tidings.v1.FinalH\x00\x12&\n\x07\x66\x61ilure\x18\n \x01(\x0b\x32\x13.tidings.v1.FailureH\x00\x42\x06\n\x04kind\"\x87\x02\n\x12\x43oordinatorMessage\x12,\n\nassignment\x18\x01 \x01(\x0b\x32\x16.tidings.v1.AssignmentH\x00\x12\"\n\x05peers\x18\x02 \x01(\x0b\x32\x11.tidings.v1.PeersH\x00\x12\'\n\x05probe\x18\x03 \x01(\x0b\x32\x16.tidings.v1.ProbeOrderH\x00\x12\"\n\x05start\x18\x04 \x01(\x0b\x32\x11.tidings.v1.StartH\x00\x12 \n\x04stop\x18\x05 \x01(\x0b\x32\x10.tidings.v1.StopH\x00\x12(\n\x08shutdown\x18\x06 \x01(\x0b\x32\x14.tidings.v1.ShutdownH\x00\x42\x06\n\x04kind\"@\n\x05Hello\x12\x0c\n\x04node\x18\x01 \x01(\r\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\r\x12\x0f\n\x07version\x18\x04 \x01(\t\"\x1a\n\nAssignment\x12\x0c\n\x04plan\x18\x01 \x01(\t\"N\n\tListening\x12\x14\n\x0c\x64\x61ta_address\x18\x01 \x01(\t\x12\x17\n\x0fmetrics_address\x18\x02 \x01(\t\x12\x12\n\nmodel_size\x18\x03 \x01(\x04\"n\n\x05Peers\x12\x33\n\taddresses\x18\x01 \x03(\x0b\x32 .tidings.v1.Peers.AddressesEntry\x1a\x30\n\x0e\x41\x64\x64ressesEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"t\n\x05Ready\x12\x37\n\x0bunreachable\x18\x01 \x03(\x0b\x32\".tidings.v1.Ready.UnreachableEntry\x1a\x32\n\x10UnreachableEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"0\n\nProbeOrder\x12\x0f\n\x07targets\x18\x01 \x03(\r\x12\x11\n\tcalibrate\x18\x02 \x01(\x08\"8\n\x0cProbeResults\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.tidings.v1.ProbeResult\"j\n\x0bProbeResult\x12\x0e\n\x06source\x18\x01 \x01(\r\x12\x0e\n\x06target\x18\x02 \x01(\r\x12\x16\n\x0erate_bit_per_s\x18\x03 \x01(\x01\x12\x14\n\x0cround_trip_s\x18\x04 \x01(\x01\x12\r\n\x05\x65rror\x18\x05 \x01(\t\"\x07\n\x05Start\"\xdb\x01\n\tHeartbeat\x12\r\n\x05round\x18\x01 \x01(\x04\x12\x12\n\nsent_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06time_s\x18\x03 \x01(\x01\x12\r\n\x05state\x18\x04 \x01(\t\x12\x11\n\twaits_for\x18\x05 \x01(\t\x12\r\n\x05stuck\x18\x06 \x01(\x08\x12\x38\n\nlink_bytes\x18\x07 \x03(\x0b\x32$.tidings.v1.Heartbeat.LinkBytesEntry\x1a\x30\n\x0eLinkBytesEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\x16\n\x04Stop\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x16\n\x04\x44one\x12\x0e\n\x06rounds\x18\x01 \x01(\x04\"+\n\x07\x46\x61ilure\x12\r\n\x05\x65rror\x18\x01 \x01(\t\x12\x11\n\ttraceback\x18\x02 \x01(\t\"\n\n\x08Shutdown2T\n\x0b\x43oordinator\x12\x45\n\x06\x41ttach\x12\x17.tidings.v1.NodeMessage\x1a\x1e.tidings.v1.CoordinatorMessage(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,6 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PEERS_ADDRESSESENTRY']._serialized_options = b'8\001'
   _globals['_READY_UNREACHABLEENTRY']._loaded_options = None
   _globals['_READY_UNREACHABLEENTRY']._serialized_options = b'8\001'
+  _globals['_HEARTBEAT_LINKBYTESENTRY']._loaded_options = None
+  _globals['_HEARTBEAT_LINKBYTESENTRY']._serialized_options = b'8\001'
   _globals['_NODEMESSAGE']._serialized_start=67
   _globals['_NODEMESSAGE']._serialized_end=484
   _globals['_COORDINATORMESSAGE']._serialized_start=487
@@ -62,16 +64,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROBERESULT']._serialized_end=1370
   _globals['_START']._serialized_start=1372
   _globals['_START']._serialized_end=1379
-  _globals['_HEARTBEAT']._serialized_start=1381
-  _globals['_HEARTBEAT']._serialized_end=1492
-  _globals['_STOP']._serialized_start=1494
-  _globals['_STOP']._serialized_end=1516
-  _globals['_DONE']._serialized_start=1518
-  _globals['_DONE']._serialized_end=1540
-  _globals['_FAILURE']._serialized_start=1542
-  _globals['_FAILURE']._serialized_end=1585
-  _globals['_SHUTDOWN']._serialized_start=1587
-  _globals['_SHUTDOWN']._serialized_end=1597
-  _globals['_COORDINATOR']._serialized_start=1599
-  _globals['_COORDINATOR']._serialized_end=1683
+  _globals['_HEARTBEAT']._serialized_start=1382
+  _globals['_HEARTBEAT']._serialized_end=1601
+  _globals['_HEARTBEAT_LINKBYTESENTRY']._serialized_start=1553
+  _globals['_HEARTBEAT_LINKBYTESENTRY']._serialized_end=1601
+  _globals['_STOP']._serialized_start=1603
+  _globals['_STOP']._serialized_end=1625
+  _globals['_DONE']._serialized_start=1627
+  _globals['_DONE']._serialized_end=1649
+  _globals['_FAILURE']._serialized_start=1651
+  _globals['_FAILURE']._serialized_end=1694
+  _globals['_SHUTDOWN']._serialized_start=1696
+  _globals['_SHUTDOWN']._serialized_end=1706
+  _globals['_COORDINATOR']._serialized_start=1708
+  _globals['_COORDINATOR']._serialized_end=1792
 # @@protoc_insertion_point(module_scope)

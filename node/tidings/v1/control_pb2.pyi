@@ -375,12 +375,33 @@ Global___Start: _TypeAlias = Start  # noqa: Y015
 class Heartbeat(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LinkBytesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ROUND_FIELD_NUMBER: _builtins.int
     SENT_BYTES_FIELD_NUMBER: _builtins.int
     TIME_S_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     WAITS_FOR_FIELD_NUMBER: _builtins.int
     STUCK_FIELD_NUMBER: _builtins.int
+    LINK_BYTES_FIELD_NUMBER: _builtins.int
     round: _builtins.int
     sent_bytes: _builtins.int
     time_s: _builtins.float
@@ -390,6 +411,10 @@ class Heartbeat(_message.Message):
     """what it waits for"""
     stuck: _builtins.bool
     """no timer will end any of its waits"""
+    @_builtins.property
+    def link_bytes(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]:
+        """bytes handed to each outgoing link so far, by target"""
+
     def __init__(
         self,
         *,
@@ -399,10 +424,11 @@ class Heartbeat(_message.Message):
         state: _builtins.str = ...,
         waits_for: _builtins.str = ...,
         stuck: _builtins.bool = ...,
+        link_bytes: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["round", b"round", "sent_bytes", b"sent_bytes", "state", b"state", "stuck", b"stuck", "time_s", b"time_s", "waits_for", b"waits_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["link_bytes", b"link_bytes", "round", b"round", "sent_bytes", b"sent_bytes", "state", b"state", "stuck", b"stuck", "time_s", b"time_s", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

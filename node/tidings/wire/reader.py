@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tidings.errors import TruncatedFrame, WireError
-from tidings.wire.frame import PREFIX
+from tidings.wire.frame import PREFIX, Buffer
 
 _ALIGNMENT = 64
 
@@ -34,7 +34,7 @@ class FrameReader:
         """Whether the stream has stopped in the middle of a frame."""
         return self._frame is not None or bool(self._head)
 
-    def feed(self, chunk: bytes) -> list[memoryview]:
+    def feed(self, chunk: Buffer) -> list[memoryview]:
         """The frames that ``chunk`` completes, in order; raises what ``check_length`` raises."""
         if self._broken is not None:
             raise self._broken

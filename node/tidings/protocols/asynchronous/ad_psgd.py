@@ -27,6 +27,9 @@ class ADPSGD(Protocol):
 
     lr: float
 
+    static_graph = True
+    two_way_links = True
+
     def traffic(self, graph: GraphFacts) -> dict[type[Message], float]:
         """Every node's step has one averaging, which takes a message each way."""
         return {Weights: 2 * graph.nodes}

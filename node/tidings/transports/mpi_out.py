@@ -1,0 +1,127 @@
+"""The sending end of one directed link over MPI. Lives in the I/O thread."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from tidings.transports.io_thread import IoThread
+from tidings.transports.mpi_in import (
+    ALIGNMENT,
+    CHUNK,
+    FRAME,
+    HELLO,
+    PING,
+    PONG,
+    WELCOME,
+    MpiInLinks,
+    hello,
+    rank_of,
+)
+from tidings.transports.mpi_thread import MpiThread
+from tidings.transports.out_link import LinkEnd, OutLink
+from tidings.wire.frame import PREFIX
+
+#: what may be on its way at once; MPI needs the next message early to keep the line busy
+_WINDOW_BYTES = 16 << 20
+
+
+class MpiOutLink(OutLink):
+    """Sends a whole frame as one message where it can, pieces of the link's stream otherwise.
+
+    A rank that has died does not come back, so a link that is cut stays cut.
+    """
+
+    def __init__(self, end: LinkEnd, world: MpiThread, io: IoThread, incoming: MpiInLinks) -> None:
+        super().__init__(end)
+        self._world = world
+        self._io = io
+        self._incoming = incoming
+        self._rank = rank_of(end.address)
+        self._open = False
+        self._flying_bytes = 0
+        self._landed = asyncio.Event()
+
+    @property
+    def connected(self) -> bool:
+        """Whether the peer has let this link in and is still there."""
+        return self._open
+
+    async def connect(self, timeout_s: float) -> None:
+        """Introduce this node and begin to write; raises ValueError where it is not let in."""
+        if self._rank >= self._world.size:
+            raise ValueError(f"rank {self._rank} is not among the {self._world.size} of this job")
+        answer = self._incoming.answer(self._rank, WELCOME)
+        self._world.send(self._rank, HELLO, hello(self._identity))
+        async with asyncio.timeout(timeout_s):
+            refusal = await answer
+        if refusal:
+            raise ValueError(refusal.decode())
+        self._open = True
+        self._incoming.on_gone(self._rank, self._lost)
+        self._begin()
+
+    async def round_trip_s(self, timeout_s: float) -> float:
+        """As OutLink.round_trip_s; raises TimeoutError."""
+        answer = self._incoming.answer(self._rank, PONG)
+        began = time.perf_counter()
+        self._world.send(self._rank, PING, b"ping")
+        async with asyncio.timeout(timeout_s):
+            await answer
+        return time.perf_counter() - began
+
+    async def write(self, pieces: list[bytes], whole: bool) -> bool:
+        """As OutLink.write; waits while too much is on its way."""
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        tag = CHUNK
+        if whole:
+            _, header_length = PREFIX.unpack_from(data)
+            tag = FRAME + (PREFIX.size + header_length) % ALIGNMENT
+        while self._open and self._flying_bytes and self._full(len(data)):
+            self._landed.clear()
+            await self._landed.wait()
+        if not self._open:
+            return False
+        self._flying_bytes += len(data)
+        size_bytes = len(data)
+        self._world.send(
+            self._rank, tag, data, lambda well: self._io.post(self._land, size_bytes, well)
+        )
+        return True
+
+    async def flush(self) -> None:
+        """Until everything taken over has been sent or lost."""
+        await super().flush()
+        while self._open and self._flying_bytes:
+            self._landed.clear()
+            await self._landed.wait()
+
+    async def abort(self) -> None:
+        """Send nothing more."""
+        self._open = False
+        self._end()
+
+    async def close(self, timeout_s: float) -> None:
+        """Send what is left, if the peer takes it in time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.flush()
+        except TimeoutError:
+            pass
+        await self.abort()
+
+    def _full(self, size_bytes: int) -> bool:
+        return self._flying_bytes + size_bytes > _WINDOW_BYTES
+
+    def _land(self, size_bytes: int, well: bool) -> None:
+        """A message has gone out, or could not."""
+        self._flying_bytes -= size_bytes
+        self._landed.set()
+        if not well:
+            self._lost()
+
+    def _lost(self) -> None:
+        if self._open:
+            self._open = False
+            self._landed.set()
+            self._cut()

@@ -1,0 +1,55 @@
+"""Every experiment file in examples/ runs, shortened, in the simulator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support.runs import EXAMPLES, result, tidings
+
+from tidings_coordinator.experiment.load import load
+from tidings_coordinator.launchers.simulator import Simulator
+
+pytestmark = pytest.mark.sim
+
+FILES = sorted(EXAMPLES.glob("*.yaml"))
+#: what shortens those that take long, and the least accuracy, or the most loss, that they come to
+SHORT: dict[str, tuple[list[str], float]] = {
+    "asynchronous-straggler": (["stop.time=5s"], 0.65),
+    "byzantine-regular": (["stop.rounds=50"], 0.8),
+    "compressed-ring": (["stop.rounds=40"], 0.4),
+    "dadao-ring": ([], 69.83),
+    "federated-star": (["stop.rounds=10"], 0.8),
+    "lossy-wan": (["stop.rounds=50"], 0.8),
+    "one-peer-exponential": (["stop.rounds=60"], 0.75),
+    "quickstart": (["stop.rounds=40"], 0.75),
+    "ring-128": (["stop.rounds=5"], 0.1),
+    "text": (["stop.rounds=60"], 0.15),
+}
+
+
+def test_every_example_says_what_one_sees() -> None:
+    assert len(FILES) >= 10
+    for file in FILES:
+        lines = file.read_text(encoding="utf-8").splitlines()
+        assert lines[0] == "# yaml-language-server: $schema=../docs/experiment.schema.json"
+        comment = [line for line in lines if line.startswith("#")]
+        assert len(comment) >= 4, file
+        assert 10 <= len(lines) - len(comment) <= 40, file
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_example(file: Path, tmp_path: Path) -> None:
+    settings, bound = SHORT.get(file.stem, ([], 0.0))
+    load(file)
+    shortened = [part for setting in settings for part in ("--set", setting)]
+    done = tidings("simulate", str(file), "--quiet", "--out", str(tmp_path / "run"), *shortened)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = result(tmp_path / "run")
+    assert found["launcher"] == Simulator.kind
+    assert found["run"] == "completed"
+    assert found["bytes"]["total"] > 0
+    if found["accuracy"] is None:
+        assert found["loss"] <= bound
+    else:
+        assert found["accuracy"] >= bound
