@@ -24,7 +24,9 @@ def planned(protocol: str, topology: str, more: str = "") -> RunPlan:
 
 
 @pytest.mark.parametrize("topology", CHANGING)
-@pytest.mark.parametrize("protocol", ["{kind: choco_sgd, lr: 1}", "{kind: ad_psgd, lr: 1}", "dadao"])
+@pytest.mark.parametrize(
+    "protocol", ["{kind: choco_sgd, lr: 1}", "{kind: ad_psgd, lr: 1}", "dadao"]
+)
 def test_protocols_that_need_one_graph_refuse_a_changing_one(protocol: str, topology: str) -> None:
     with pytest.raises(UserError, match="topology: .* needs one graph for the whole run"):
         planned(protocol, topology)

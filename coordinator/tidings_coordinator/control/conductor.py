@@ -147,6 +147,7 @@ class Conductor:
             run.nodes[0].protocol,
             run.nodes[0].problem,
             run.experiment.network.enforce == "kernel",
+            None if run.experiment.byzantine is None else run.experiment.byzantine.attack.config(),
         )
         await self._unless_aborted(self._group.start(order))
         await self._barrier("join", lambda s: s.hello is not None, within_s=self._launcher.join_s)
