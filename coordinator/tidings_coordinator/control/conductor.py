@@ -102,12 +102,15 @@ class Conductor:
     def _scale(self) -> float:
         return self._run.experiment.network.time_scale
 
-    async def conduct(self, host: str) -> Conducted:
-        """Run to the end, listening on ``host``, whatever happens; leaves no node behind."""
+    async def conduct(self, host: str, discovery: str = "") -> Conducted:
+        """Run to the end, listening on ``host``, whatever happens; leaves no node behind.
+
+        ``discovery`` is where nodes' neighbours on the network learn what to scrape, or empty.
+        """
         error: RunError | None = None
         address = await self._server.listen(host, self._launcher.port)
         try:
-            await self._prepare(address)
+            await self._prepare(address, discovery)
             await self._until_over()
         except RunError as caught:
             error = caught
@@ -133,7 +136,7 @@ class Conductor:
 
     # -- before the start --------------------------------------------------------------------------
 
-    async def _prepare(self, address: str) -> None:
+    async def _prepare(self, address: str, discovery: str) -> None:
         run = self._run
         self._event("launching", run=run.run, coordinator=address)
         self._show("starting nodes")
@@ -148,6 +151,7 @@ class Conductor:
             run.nodes[0].problem,
             run.experiment.network.enforce == "kernel",
             None if run.experiment.byzantine is None else run.experiment.byzantine.attack.config(),
+            discovery,
         )
         await self._unless_aborted(self._group.start(order))
         await self._barrier("join", lambda s: s.hello is not None, within_s=self._launcher.join_s)

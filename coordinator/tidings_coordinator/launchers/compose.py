@@ -143,6 +143,11 @@ class ComposeNodes(NodeGroup):
         launcher = self._launcher
         watch = order.discovery if launcher.watch else ""
         if launcher.watch:
+            if not watch:
+                raise UserError(
+                    "launcher.watch: Prometheus in a container cannot reach the coordinator's "
+                    "service discovery on this machine's loopback; set monitor.host: 0.0.0.0"
+                )
             (order.directory / "prometheus.yml").write_text(prometheus_config(watch))
         return render(
             Stack(
