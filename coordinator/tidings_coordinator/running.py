@@ -162,7 +162,7 @@ async def _conduct(
     monitor.targets = conductor.targets
     try:
         host = await group.prepare(run.run, len(run.nodes)) or launcher.host
-        conducted = await conductor.conduct(host)
+        conducted = await conductor.conduct(host, monitor.seen_from(host))
     finally:
         await group.stop()
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -14,10 +14,11 @@ from tidings.runtime.simulation import deadlock_text
 from tidings.v1 import control_pb2 as pb
 from tidings.v1 import records_pb2 as records
 from tidings_coordinator.control import fidelity
+from tidings_coordinator.control.ordering import order_of
 from tidings_coordinator.control.server import ControlServer, Session
 from tidings_coordinator.control.stopping import StopRule
 from tidings_coordinator.control.watch import NodeView, RunView, Watcher
-from tidings_coordinator.launchers.base import Exit, NodeGroup, Order
+from tidings_coordinator.launchers.base import Exit, NodeGroup
 from tidings_coordinator.planning import RunPlan
 from tidings_coordinator.records.directory import RunDirectory
 
@@ -102,12 +103,12 @@ class Conductor:
     def _scale(self) -> float:
         return self._run.experiment.network.time_scale
 
-    async def conduct(self, host: str) -> Conducted:
+    async def conduct(self, host: str, discovery: str = "") -> Conducted:
         """Run to the end, listening on ``host``, whatever happens; leaves no node behind."""
         error: RunError | None = None
         address = await self._server.listen(host, self._launcher.port)
         try:
-            await self._prepare(address)
+            await self._prepare(address, discovery)
             await self._until_over()
         except RunError as caught:
             error = caught
@@ -133,21 +134,13 @@ class Conductor:
 
     # -- before the start --------------------------------------------------------------------------
 
-    async def _prepare(self, address: str) -> None:
+    async def _prepare(self, address: str, discovery: str) -> None:
         run = self._run
         self._event("launching", run=run.run, coordinator=address)
         self._show("starting nodes")
         if self._launcher.anonymous:
             self._watcher.say(f"waiting for {len(run.nodes)} nodes at {address}")
-        order = Order(
-            run.run,
-            len(run.nodes),
-            address,
-            self._directory.path,
-            run.nodes[0].protocol,
-            run.nodes[0].problem,
-            run.experiment.network.enforce == "kernel",
-        )
+        order = order_of(run, address, self._directory.path, discovery)
         await self._unless_aborted(self._group.start(order))
         await self._barrier("join", lambda s: s.hello is not None, within_s=self._launcher.join_s)
         self._group.joined({s.node: s.hello.pid for s in self._sessions if s.hello is not None})

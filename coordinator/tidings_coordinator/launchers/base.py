@@ -48,6 +48,10 @@ class Order:
     problem: dict[str, Any]
     #: whether the kernel is to impose the links
     kernel: bool = False
+    #: what attackers do, where there are any
+    attack: dict[str, Any] | None = None
+    #: what wants to be scraped, as http_sd; empty where the run is not watched
+    discovery: str = ""
 
     @property
     def logs(self) -> Path:

@@ -19,7 +19,7 @@ from tidings.errors import RunError, UserError
 from tidings_coordinator.launchers.owner import Owner
 
 #: set aside for the testing of networks (RFC 2544), so in nobody's use
-_RANGE = ipaddress.ip_network("198.18.0.0/15")
+_RANGE = ipaddress.IPv4Network("198.18.0.0/15")
 _FOLDER = Path("/run/netns")
 
 BRIDGE, DEVICE, NAMESPACE = "tid-", "t", "tidings-"

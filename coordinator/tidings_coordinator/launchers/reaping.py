@@ -6,9 +6,10 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from tidings.errors import UserError
-from tidings_coordinator.launchers import namespaces
+from tidings_coordinator.launchers import docker_parts, namespaces
 from tidings_coordinator.launchers.owner import Owner
 
 
@@ -31,7 +32,9 @@ def leftovers() -> list[Leftover]:
     found = []
     if os.geteuid() == 0 and shutil.which("ip") is not None:
         for key, (owner, names) in sorted(namespaces.found().items()):
-            found.append(Leftover(owner, names, lambda key=key: namespaces.remove(key)))
+            found.append(Leftover(owner, names, partial(namespaces.remove, key)))
+    for run, (owner, names) in sorted(docker_parts.found().items()):
+        found.append(Leftover(owner, names, partial(docker_parts.remove, run)))
     return found
 
 

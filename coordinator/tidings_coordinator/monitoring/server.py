@@ -67,6 +67,11 @@ class Monitor(Watcher):
         self._address = f"{host}:{self._server.server_address[1]}"
         return f"http://{self._address}"
 
+    def seen_from(self, host: str) -> str:
+        """The URL of the targets for who sees this machine as ``host``; empty if there is none."""
+        own, _, port = self._address.rpartition(":")
+        return f"http://{host}:{port}/sd" if own in (host, "0.0.0.0") else ""
+
     # -- the run's side ------------------------------------------------------------------------
 
     def show(self, view: RunView) -> None:

@@ -36,6 +36,8 @@ _ETHERNET_BYTES = 14
 _UNLIMITED_BIT_PER_S = 100e9
 #: a token bucket holds what passes in that time, and two packets at the least
 _BURST_S = 0.001
+#: of one packet that the network device is to cut
+_MAX_SEGMENTS = 44
 _DISTRIBUTIONS = {"uniform": "", "normal": "normal", "pareto": "pareto"}
 
 
@@ -74,6 +76,11 @@ def commands(
     ingress = nic.ingress_bit_per_s / time_scale
     ip: list[str] = []
     tc = _tree(device, device.name, links, egress, "dst")
+    slowest = min([egress, *(lane.shape.rate_bit_per_s for lane in links)])
+    if tc and math.isfinite(slowest):
+        # a packet passes as a whole at the beginning of its time, so it must not last long
+        segments = max(1, int(slowest / 8 * _BURST_S / device.mtu_bytes))
+        ip.append(f"link set dev {device.name} gso_max_segs {min(segments, _MAX_SEGMENTS)}")
     if math.isfinite(ingress):
         ip += [f"link add {INGRESS_DEVICE} type ifb", f"link set {INGRESS_DEVICE} up"]
         arriving = [Lane(lane.address, LinkShape(queue_bytes=lane.shape.queue_bytes))

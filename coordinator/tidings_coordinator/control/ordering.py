@@ -1,0 +1,24 @@
+"""What a launcher is told of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tidings_coordinator.launchers.base import Order
+from tidings_coordinator.planning import RunPlan
+
+
+def order_of(run: RunPlan, address: str, directory: Path, discovery: str) -> Order:
+    """The order for a run whose coordinator listens at ``address``."""
+    experiment = run.experiment
+    return Order(
+        run.run,
+        len(run.nodes),
+        address,
+        directory,
+        run.nodes[0].protocol,
+        run.nodes[0].problem,
+        experiment.network.enforce == "kernel",
+        None if experiment.byzantine is None else experiment.byzantine.attack.config(),
+        discovery,
+    )

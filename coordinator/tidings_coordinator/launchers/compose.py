@@ -1,0 +1,248 @@
+"""Nodes in containers on this machine, by Docker Compose."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tidings
+from tidings.errors import RunError, UserError
+from tidings.links import kernel
+from tidings.links.shape import LinkShape
+from tidings_coordinator.launchers.base import (
+    Exit,
+    Launcher,
+    NodeGroup,
+    Order,
+    check_port,
+    launchers,
+)
+from tidings_coordinator.launchers.compose_render import (
+    NODE_LABEL,
+    OWNER_LABEL,
+    RUN_LABEL,
+    Stack,
+    data_name,
+    files_of,
+    prometheus_config,
+    render,
+    service,
+)
+from tidings_coordinator.launchers.docker_parts import client, compose_command, project_of, remove
+from tidings_coordinator.launchers.owner import Owner
+
+#: Docker's way to say "killed by a signal"
+_SIGNALLED = 128
+_DOWN_S = 60.0
+
+
+@launchers.register("compose")
+@dataclass(frozen=True)
+class Compose(Launcher):
+    """One container a node on this machine; the coordinator stays outside.
+
+    Nodes run without rights, on a network of their own with no way out. Where the kernel imposes
+    the links, they may change their own network devices.
+    """
+
+    #: what the nodes run; made by deploy/docker
+    image: str = f"tidings:{tidings.__version__}"
+    #: the coordinator's port on the control network; 0 for any free one
+    port: int = 0
+    #: whether Prometheus and Grafana run beside the nodes
+    watch: bool = False
+    prometheus_image: str = "prom/prometheus:v2.55.1"
+    grafana_image: str = "grafana/grafana-oss:11.4.0"
+
+    enforces = ("user", "kernel")
+
+    def __post_init__(self) -> None:
+        check_port(self.port)
+
+    def check_machine(self, shapes: Sequence[LinkShape] | None) -> None:
+        """Docker, Compose, the image, and what the kernel must have to impose the links."""
+        docker = client()
+        try:
+            compose_command()
+            images = [self.image]
+            images += [self.prometheus_image, self.grafana_image] if self.watch else []
+            present = {tag for image in docker.images.list() for tag in image.tags}
+            for image in images:
+                if image not in present:
+                    hint = "make it by deploy/docker" if image == self.image else "pull it"
+                    raise UserError(f"launcher: Docker has no image '{image}'; {hint}")
+        finally:
+            docker.close()
+        if shapes is not None and os.geteuid() == 0:
+            # containers have this machine's kernel; who is not root finds out from the nodes
+            kernel.check_machine(shapes)
+
+    def group(self) -> NodeGroup:
+        """Containers, not made yet."""
+        return ComposeNodes(self)
+
+
+class ComposeNodes(NodeGroup):
+    """A Compose project and its control network."""
+
+    def __init__(self, launcher: Compose) -> None:
+        self._launcher = launcher
+        self._run = ""
+        self._order: Order | None = None
+        self._docker: Any = None
+        self._control: Any = None
+        self._events: Any = None
+        self._listener: threading.Thread | None = None
+        self._up: asyncio.subprocess.Process | None = None
+        self.exits = asyncio.Queue()
+
+    # -- life ----------------------------------------------------------------------------------
+
+    async def prepare(self, run: str, nodes: int) -> str:
+        """Make the control network; the address that this machine has on it."""
+        self._run = run
+        self._docker = client()
+        self._control = await asyncio.to_thread(
+            self._docker.networks.create,
+            f"{project_of(run)}-control",
+            driver="bridge",
+            internal=True,
+            labels={RUN_LABEL: run, OWNER_LABEL: Owner.me().text(run)},
+            # containers see the coordinator on it, not each other
+            options={"com.docker.network.bridge.enable_icc": "false"},
+        )
+        await asyncio.to_thread(self._control.reload)
+        gateway: str = self._control.attrs["IPAM"]["Config"][0]["Gateway"]
+        return gateway
+
+    async def start(self, order: Order) -> None:
+        """Render the file into the run directory, listen for deaths, bring everything up."""
+        self._order = order
+        file = order.directory / "compose.yaml"
+        file.write_text(self._render(order))
+        self._listen()
+        command = [*compose_command(), "-p", project_of(order.run), "-f", str(file)]
+        with (order.logs / "compose.log").open("ab") as log:
+            self._up = await asyncio.create_subprocess_exec(
+                *command, "up", "-d", "--no-build",
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                env=os.environ | {"COMPOSE_PARALLEL_LIMIT": "8"},
+            )  # fmt: skip
+        if await self._up.wait():
+            raise RunError(f"docker compose could not start the nodes; see {log.name}")
+
+    def _render(self, order: Order) -> str:
+        launcher = self._launcher
+        watch = order.discovery if launcher.watch else ""
+        if launcher.watch:
+            if not watch:
+                raise UserError(
+                    "launcher.watch: Prometheus in a container cannot reach the coordinator's "
+                    "service discovery on this machine's loopback; set monitor.host: 0.0.0.0"
+                )
+            (order.directory / "prometheus.yml").write_text(prometheus_config(watch))
+        return render(
+            Stack(
+                order.run,
+                Owner.me().text(order.run),
+                launcher.image,
+                order.nodes,
+                order.coordinator,
+                self._control.name,
+                order.kernel,
+                files_of(order.protocol, order.problem, order.attack),
+                watch,
+                launcher.prometheus_image,
+                launcher.grafana_image,
+                order.directory.resolve(),
+            )
+        )
+
+    async def stop(self) -> None:
+        """Keep the nodes' logs, then take down containers and networks."""
+        if self._docker is None:
+            return
+        docker, self._docker = self._docker, None
+        if self._up is not None and self._up.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._up.pid, signal.SIGKILL)
+            await self._up.wait()
+        if self._events is not None:
+            self._events.close()
+        try:
+            await asyncio.to_thread(self._keep_logs, docker)
+        finally:
+            # by label: also what a compose that was broken off has made
+            await asyncio.to_thread(remove, self._run)
+            if self._listener is not None:
+                await asyncio.to_thread(self._listener.join, _DOWN_S)
+            docker.close()
+
+    # -- faults ----------------------------------------------------------------------------------
+
+    async def signal(self, node: int, number: int) -> None:
+        """Signal the node's process; a stop freezes its whole container, a continue thaws it."""
+        container = await asyncio.to_thread(self._container, node)
+        if number == signal.SIGSTOP:
+            await asyncio.to_thread(container.pause)
+        elif number == signal.SIGCONT:
+            await asyncio.to_thread(container.unpause)
+        else:
+            await asyncio.to_thread(container.kill, number)
+
+    async def isolate(self, node: int, cut: bool) -> None:
+        """Take a node off the data network, or put it back under its name."""
+        await asyncio.to_thread(self._isolate, node, cut)
+
+    def _isolate(self, node: int, cut: bool) -> None:
+        (data,) = self._docker.networks.list(names=[f"{project_of(self._run)}_data"])
+        container = self._container(node)
+        if cut:
+            data.disconnect(container)
+        else:
+            data.connect(container, aliases=[service(node), data_name(node)])
+
+    # -- in threads --------------------------------------------------------------------------------
+
+    def _container(self, node: int) -> Any:
+        label = [f"{RUN_LABEL}={self._run}", f"{NODE_LABEL}={node}"]
+        found = self._docker.containers.list(all=True, filters={"label": label})
+        if not found:
+            raise RunError(f"node {node} has no container")
+        return found[0]
+
+    def _keep_logs(self, docker: Any) -> None:
+        if self._order is None:
+            return
+        label = {"label": [f"{RUN_LABEL}={self._run}", NODE_LABEL]}
+        for container in docker.containers.list(all=True, filters=label):
+            node = int(container.labels[NODE_LABEL])
+            with contextlib.suppress(OSError):
+                path = self._order.logs / f"node-{node:04d}.log"
+                Path(path).write_bytes(container.logs())
+
+    def _listen(self) -> None:
+        """Take down the deaths of containers, in a thread, until the stream is closed."""
+        loop, exits = asyncio.get_running_loop(), self.exits
+        filters = {"label": [f"{RUN_LABEL}={self._run}", NODE_LABEL], "event": "die"}
+        self._events = events = self._docker.events(decode=True, filters=filters)
+
+        def listen() -> None:
+            with contextlib.suppress(Exception):
+                for event in events:
+                    attributes = event["Actor"]["Attributes"]
+                    code = int(attributes["exitCode"])
+                    code = _SIGNALLED - code if code > _SIGNALLED else code
+                    died = Exit(int(attributes[NODE_LABEL]), code)
+                    loop.call_soon_threadsafe(exits.put_nowait, died)
+
+        self._listener = threading.Thread(target=listen, name="tidings-docker", daemon=True)
+        self._listener.start()

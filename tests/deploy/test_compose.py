@@ -1,0 +1,198 @@
+"""Runs in containers: as the simulator says, without rights, gone without a trace."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.dockerd import IMAGE, build_image, docker, dockerd, parts
+from support.runs import (
+    EXAMPLES,
+    SMALL,
+    finish,
+    lines,
+    result,
+    send,
+    started,
+    tidings,
+    wait_for_event,
+)
+
+# the first test makes the image
+pytestmark = [pytest.mark.deploy, pytest.mark.timeout(1500)]
+
+COMPOSE = ["--launcher", "compose", "--quiet"]
+KERNEL = ["--set", "network.enforce=kernel", "--set", "network.delay=0ms"]
+ENDLESS = ["--set", "stop.rounds=100000", "--set", "evaluate.every=1"]
+
+
+@pytest.fixture(scope="module")
+def image() -> Iterator[str]:
+    with dockerd():
+        yield build_image()
+        assert parts() == []
+
+
+@pytest.fixture
+def file(image: str, tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+def wait_until_running(directory: Path) -> str:
+    """Wait until a run has evaluated its models; its id."""
+    run_id: str = wait_for_event(directory, "launching")[0]["run"]
+    wait_for_event(directory, "started")
+    while len(lines(directory, "series")) < 8:
+        pass
+    return run_id
+
+
+def container(run_id: str, node: int) -> dict[str, Any]:
+    """What Docker knows of a node's container."""
+    label = [f"--filter=label=tidings.{key}" for key in (f"run={run_id}", f"node={node}")]
+    found: list[dict[str, Any]] = json.loads(docker("inspect", docker("ps", "-q", *label).strip()))
+    return found[0]
+
+
+def test_the_quickstart_reaches_its_accuracy_as_the_simulator_says(
+    image: str, tmp_path: Path
+) -> None:
+    quickstart = str(EXAMPLES / "quickstart.yaml")
+    for command in (["run", *COMPOSE], ["simulate", "--quiet"]):
+        done = tidings(*command, quickstart, "--out", str(tmp_path / command[0]))
+        assert done.returncode == 0, done.stdout + done.stderr
+    real, simulated = (result(tmp_path / name) for name in ("run", "simulate"))
+    assert real["accuracy"] >= 0.85
+    assert real["to_target"] is not None
+    assert len(real["weights_sha256"]) == 8
+    assert real["weights_sha256"] == simulated["weights_sha256"]
+    assert real["bytes"] == simulated["bytes"]
+    assert len(list((tmp_path / "run" / "logs").glob("node-*.log"))) == 8
+    assert parts() == []
+
+
+def test_a_container_may_nothing_and_sees_its_neighbours_only(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with started("run", str(file), "--out", str(out), *COMPOSE, *ENDLESS) as run:
+        run_id = wait_until_running(out)
+        found = container(run_id, 1)
+        host = found["HostConfig"]
+        assert (host["ReadonlyRootfs"], host["Privileged"]) == (True, False)
+        assert (host["CapDrop"], host["CapAdd"]) == (["ALL"], None)
+        assert host["SecurityOpt"] == ["no-new-privileges:true"]
+        assert found["Config"]["User"] == "10001:10001"
+        assert found["Mounts"] == []
+        status = docker("exec", found["Id"], "cat", "/proc/1/status")
+        caps = [line.split()[1] for line in status.splitlines() if line.startswith("Cap")]
+        assert set(caps) == {"0" * 16}
+        networks = {name.rpartition("-")[2].rpartition("_")[2]: network["IPAddress"]
+                    for name, network in found["NetworkSettings"]["Networks"].items()}  # fmt: skip
+        assert set(networks) == {"control", "data"}
+        other = container(run_id, 2)["NetworkSettings"]["Networks"]
+        routes = docker("exec", found["Id"], "ip", "route")
+        # no way out, by neither network
+        assert "default" not in routes
+        resolve = "import socket; print(socket.gethostbyname('node-2.data'))"
+        seen = docker("exec", found["Id"], "python", "-S", "-c", resolve).strip()
+        assert seen == next(n["IPAddress"] for name, n in other.items() if name.endswith("data"))
+        health = ["exec", found["Id"], "python", "-S", "/opt/tidings/tidings/runtime/health.py"]
+        docker(*health)
+        send(run.pid, signal.SIGINT)
+        assert finish(run)[0] == 130
+    assert parts(run_id) == []
+
+
+@pytest.mark.parametrize("rate", ["5Mbit/s", "50Mbit/s"])
+def test_the_kernel_imposes_the_rate_inside_the_containers(
+    file: Path, tmp_path: Path, rate: str
+) -> None:
+    out = tmp_path / "run"
+    setting = [*KERNEL, "--set", f"network.rate={rate}"]
+    done = tidings("run", str(file), "--out", str(out), *COMPOSE, *setting)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (probe,) = json.loads((out / "fidelity.json").read_text())["probes"]
+    assert abs(probe["rate_error"]) < 0.05
+    rendered = (out / "compose.yaml").read_text()
+    assert rendered.count("NET_ADMIN") == 4
+    simulated = tmp_path / "simulated"
+    tidings("simulate", str(file), "--out", str(simulated), "--quiet", *setting)
+    assert result(out)["weights_sha256"] == result(simulated)["weights_sha256"]
+
+
+def test_ctrl_c_takes_everything_down(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with started("run", str(file), "--out", str(out), *COMPOSE, *ENDLESS) as run:
+        run_id = wait_until_running(out)
+        # four containers, two networks
+        assert len(parts(run_id)) == 6
+        send(run.pid, signal.SIGINT)
+        code, _, err = finish(run)
+    assert code == 130, err
+    assert all(result(out)["weights_sha256"])
+    assert parts() == []
+
+
+def test_ctrl_c_while_containers_are_being_made_leaves_none(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with started("run", str(file), "--out", str(out), *COMPOSE, *ENDLESS) as run:
+        run_id = wait_for_event(out, "launching")[0]["run"]
+        while len(parts(run_id)) < 3:
+            pass
+        send(run.pid, signal.SIGINT)
+        code, _, err = finish(run)
+    assert code == 130, err
+    assert parts() == []
+
+
+def test_a_killed_node_fails_the_run_and_says_how_it_ended(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with started("run", str(file), "--out", str(out), *COMPOSE, *ENDLESS) as run:
+        docker("kill", container(wait_until_running(out), 2)["Id"])
+        code, text, _ = finish(run)
+    assert code == 1
+    assert "run failed (node 2 died in round" in text
+    assert "killed by SIGKILL" in text
+    assert parts() == []
+
+
+def test_what_a_killed_run_leaves_is_reaped(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with started("run", str(file), "--out", str(out), *COMPOSE, *ENDLESS) as run:
+        run_id = wait_until_running(out)
+        kept = tidings("reap")
+        assert f"kept: run {run_id} is still going on" in kept.stdout
+        send(run.pid, signal.SIGKILL)
+        finish(run)
+    left = parts(run_id)
+    assert len(left) == 6
+    done = tidings("reap")
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in left)
+    assert parts() == []
+
+
+def test_an_image_that_is_not_there_is_named(file: Path, tmp_path: Path) -> None:
+    setting = ["--set", "launcher.image=nobody/nothing:1"]
+    done = tidings("run", str(file), "--out", str(tmp_path / "run"), *COMPOSE, *setting)
+    assert done.returncode == 2
+    assert "Docker has no image 'nobody/nothing:1'" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_image_is_small_and_not_root(image: str) -> None:
+    (found,) = json.loads(docker("inspect", image))
+    assert found["Config"]["User"] == "10001:10001"
+    assert "health.py" in found["Config"]["Healthcheck"]["Test"][-1]
+    assert found["Size"] < 1.6e9
+    history = docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", IMAGE)
+    assert "wheelhouse" not in history
+    inside = ["docker", "run", "--rm", "--network=none", image, "sh", "-c"]
+    listed = subprocess.run([*inside, "id -u; ls /wheelhouse"], capture_output=True, text=True)
+    assert (listed.stdout, listed.returncode != 0) == ("10001\n", True)

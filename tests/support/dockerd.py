@@ -1,0 +1,108 @@
+"""A Docker daemon for tests, and the image that they run, built as the docs say."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import tidings
+
+ROOT = Path(__file__).parents[2]
+IMAGE = f"tidings:{tidings.__version__}"
+_READY_S = 60.0
+
+
+@contextmanager
+def dockerd() -> Iterator[None]:
+    """A daemon of our own while the block lasts; DOCKER_HOST leads to it.
+
+    TIDINGS_DOCKER_ROOT is a folder that keeps images from one time to the next.
+    """
+    if os.geteuid() != 0 or shutil.which("dockerd") is None:
+        pytest.skip("needs root and dockerd")
+    for program in ("debootstrap", "iptables-save"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+    before = os.environ.get("DOCKER_HOST")
+    chains = "DOCKER" in _iptables()
+    with tempfile.TemporaryDirectory(prefix="tidings-dockerd-") as name:
+        folder = Path(name)
+        socket = f"unix://{folder}/docker.sock"
+        command = ["dockerd", "--bridge=none", "--ip-forward=false", f"--host={socket}"]
+        command += [f"--exec-root={folder}/exec", f"--pidfile={folder}/pid"]
+        command += [f"--data-root={os.environ.get('TIDINGS_DOCKER_ROOT') or folder / 'data'}"]
+        with (folder / "log").open("wb") as log:
+            daemon = subprocess.Popen(command, stdout=log, stderr=log)
+        os.environ["DOCKER_HOST"] = socket
+        try:
+            _wait_until_ready(daemon, folder / "log")
+            yield
+        finally:
+            daemon.terminate()
+            daemon.wait(60)
+            os.environ.pop("DOCKER_HOST")
+            if before is not None:
+                os.environ["DOCKER_HOST"] = before
+            if not chains:
+                _remove_chains()
+
+
+def build_image() -> str:
+    """The image, built from packages and wheels; quick where nothing has changed."""
+    script = ROOT / "deploy" / "docker"
+    with (script / "Dockerfile").open() as file:
+        base = next(line for line in file if line.startswith("ARG BASE=")).strip()[9:]
+    if docker("images", "-q", base).strip() == "":
+        cached = os.environ.get("TIDINGS_DOCKER_ROOT")
+        tarball = [f"{cached}.base.tar"] if cached else []
+        _run([str(script / "base-from-debootstrap.sh"), base, *tarball])
+    _run([str(script / "wheelhouse.sh")])
+    build = ["docker", "build", "--network=none", "-f", str(script / "Dockerfile"), "-t", IMAGE]
+    _run([*build, str(ROOT)], DOCKER_BUILDKIT="0")
+    return IMAGE
+
+
+def docker(*arguments: str) -> str:
+    """What a docker command prints."""
+    return _run(["docker", *arguments])
+
+
+def parts(run: str = "") -> list[str]:
+    """Containers, networks and volumes of a run, or of all runs."""
+    label = ["--filter", f"label=tidings.run{'=' if run else ''}{run}", "--format"]
+    found = docker("ps", "-a", *label, "{{.Names}}") + docker("network", "ls", *label, "{{.Name}}")
+    return (found + docker("volume", "ls", "-q")).split()
+
+
+def _run(command: list[str], **variables: str) -> str:
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=os.environ | variables
+    )
+    assert done.returncode == 0, f"{command}: {done.stdout[-2000:]} {done.stderr[-2000:]}"
+    return done.stdout
+
+
+def _wait_until_ready(daemon: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _READY_S
+    while subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
+        assert daemon.poll() is None, log.read_text()[-3000:]
+        assert time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(0.01)
+
+
+def _iptables() -> str:
+    return subprocess.run(["iptables-save"], capture_output=True, text=True, check=True).stdout
+
+
+def _remove_chains() -> None:
+    """The daemon leaves its chains behind when it ends."""
+    kept = [line for line in _iptables().splitlines() if "DOCKER" not in line]
+    subprocess.run(["iptables-restore"], input="\n".join(kept) + "\n", text=True, check=True)
