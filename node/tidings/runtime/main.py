@@ -58,20 +58,23 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         description="One node of a Tidings run; started by a launcher, or by you where the "
         "experiment says 'launcher: external'.",
         epilog="Each option can be given in the environment instead: TIDINGS_RUN, TIDINGS_NODE, "
-        "TIDINGS_COORDINATOR, TIDINGS_HOST, TIDINGS_ADVERTISE.",
+        "TIDINGS_COORDINATOR, TIDINGS_HOST, TIDINGS_ADVERTISE, TIDINGS_METRICS_PORT, "
+        "TIDINGS_PATIENCE. The number of a pod of an Indexed Job is its completion index.",
     )
 
     def add(name: str, default: str | None, text: str, kind: type = str) -> None:
-        given = os.environ.get(f"TIDINGS_{name.upper()}", default)
+        given = os.environ.get(f"TIDINGS_{name.upper().replace('-', '_')}", default)
         parser.add_argument(
             f"--{name}", default=given, required=given is None, type=kind, help=text
         )
 
     add("run", "", "the run's id; left out, whatever run the coordinator has")
-    add("node", None, "this node's number, from 0", int)
+    add("node", os.environ.get("JOB_COMPLETION_INDEX"), "this node's number, from 0", int)
     add("coordinator", None, "host:port of the coordinator")
     add("host", "127.0.0.1", "address to listen on")
     add("advertise", "", "host name under which others reach this node, if not --host")
+    add("metrics-port", "0", "port of its Prometheus metrics; 0 for any free one", int)
+    add("patience", "30", "wall seconds for which it dials a coordinator that is not there", float)
     return parser.parse_args(argv)
 
 

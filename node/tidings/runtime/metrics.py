@@ -30,13 +30,13 @@ class NodeMetrics(Collector):
         self._world = world
         self.scrapes = 0
 
-    def serve(self, host: str) -> str:
-        """Serve on a free port of ``host``; the address to scrape."""
+    def serve(self, host: str, port: int = 0) -> str:
+        """Serve on a port of ``host``, by default any free one; the address to scrape."""
         registry = CollectorRegistry()
         registry.register(self)
         # registering collects once
         self.scrapes = 0
-        server, _ = start_http_server(0, addr=host, registry=registry)
+        server, _ = start_http_server(port, addr=host, registry=registry)
         return f"{host}:{server.server_address[1]}"
 
     def collect(self) -> Iterator[Metric]:

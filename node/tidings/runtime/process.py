@@ -43,6 +43,10 @@ class Seat:
     host: str = "127.0.0.1"
     #: the host name under which others reach this node; empty: ``host``
     advertise: str = ""
+    #: of the Prometheus metrics; 0 for any free one
+    metrics_port: int = 0
+    #: wall seconds for which it dials a coordinator that is not there yet
+    patience: float = _CONNECT_S
 
     def reachable(self, address: str) -> str:
         """An address that this node listens on, as others are to dial it."""
@@ -63,7 +67,7 @@ class NodeProcess:
         io = IoThread()
         control = ControlClient(io, self._seat.coordinator)
         try:
-            await control.connect(_CONNECT_S)
+            await control.connect(self._seat.patience)
             control.send(
                 pb.NodeMessage(
                     hello=pb.Hello(
@@ -127,7 +131,9 @@ class NodeProcess:
     ) -> None:
         listening = pb.Listening(
             data_address=self._seat.reachable(await transport.listen(self._seat.host)),
-            metrics_address=self._seat.reachable(metrics.serve(self._seat.host))
+            metrics_address=self._seat.reachable(
+                metrics.serve(self._seat.host, self._seat.metrics_port)
+            )
             if plan.metrics
             else "",
             model_size=node.codec.dim,
