@@ -60,14 +60,20 @@ def default_directory(experiment: Experiment, root: Path) -> Path:
 
 
 def run_experiment(
-    experiment: Experiment, source: str, path: Path, watcher: Watcher, base: Path
+    experiment: Experiment,
+    source: str,
+    path: Path,
+    watcher: Watcher,
+    base: Path,
+    run_id: str | None = None,
 ) -> Outcome:
     """Run to the end and write everything down but the report.
 
-    ``source`` is the experiment file as given, ``base`` its directory. Raises UserError before
-    anything is started; what goes wrong later is in the result.
+    ``source`` is the experiment file as given, ``base`` its directory; the run's id is made up
+    where it is not given. Raises UserError before anything is started; what goes wrong later is in
+    the result.
     """
-    run = plan(experiment, f"{experiment.name}-{uuid.uuid4().hex[:8]}")
+    run = plan(experiment, run_id or f"{experiment.name}-{uuid.uuid4().hex[:8]}")
     try:
         return _run(run, source, path, watcher, base)
     except UserError:
@@ -85,10 +91,15 @@ def _run(run: RunPlan, source: str, path: Path, watcher: Watcher, base: Path) ->
         directory.write_json("environment.json", environment(base))
         directory.write_json("graph.json", _graph(run))
         began = time.monotonic()
+        ending: Ending | None
         if experiment.launcher.virtual:
             ending = _simulate(run, directory, watcher, began)
+        elif experiment.launcher.remote:
+            ending = experiment.launcher.carry_out(run, directory, watcher)
         else:
             ending = asyncio.run(_conduct(run, directory, watcher, began))
+        if ending is None:
+            return Outcome(path, read_json(path, "result.json") or {})
         outcome = result(run, ending, path)
         try:
             directory.write_json("fidelity.json", ending.fidelity)
