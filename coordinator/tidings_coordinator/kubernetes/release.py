@@ -91,7 +91,9 @@ class Release:
 
     def _data(self) -> dict[str, Any]:
         """What the experiment says beyond the defaults, which are the image's too."""
-        return self.experiment.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        return self.experiment.model_dump(
+            mode="json", by_alias=True, exclude_defaults=True, exclude={"launcher"}
+        )
 
     def _launcher(self) -> dict[str, Any]:
         if self.workload == "mpi":
