@@ -1,9 +1,9 @@
 """An HTTP server that speaks enough of the Kubernetes API to run an experiment, for real.
 
 It accepts, lists, watches and deletes the objects of a run, refuses invalid ones (422), strangers
-(401) and what a test forbids (403), collects the garbage of deleted owners, makes pods for Jobs, and
-runs their containers as processes (kube_node.py). What it is not: a cluster. There is no scheduler,
-no network policy, no container; names are resolved by it and not by DNS.
+(401) and what a test forbids (403), collects the garbage of deleted owners, makes pods for Jobs,
+and runs their containers as processes (kube_node.py). What it is not: a cluster. There is no
+scheduler, no network policy, no container; names are resolved by it and not by DNS.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import yaml
+
 from support.kube_node import NodeAgent
 from support.kube_schemas import Invalid, Object, check
 from support.kube_store import Refused, Store
@@ -74,7 +75,7 @@ class KubeApi:
 
     def objects(self) -> list[str]:
         """All that there is, as kind/name."""
-        return [f"{kind}/{name}" for kind, name in self.store.keys()]
+        return [f"{kind}/{name}" for kind, name in self.store.names()]
 
     def _listen(self, port: int) -> ThreadingHTTPServer:
         api = self
@@ -98,9 +99,7 @@ class KubeApi:
                     "context": {"cluster": "here", "user": "me", "namespace": self.namespace},
                 }
             ],
-            "clusters": [
-                {"name": "here", "cluster": {"server": f"http://127.0.0.1:{self.port}"}}
-            ],
+            "clusters": [{"name": "here", "cluster": {"server": f"http://127.0.0.1:{self.port}"}}],
             "users": [{"name": "me", "user": {"token": TOKEN}}],
         }
         self.kubeconfig.write_text(yaml.safe_dump(config))

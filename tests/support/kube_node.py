@@ -48,6 +48,8 @@ class NodeAgent:
         self._closing = False
         self._threads: list[threading.Thread] = []
         self._net = f"127.{os.getpid() % 200 + 20}.{uuid.uuid4().int % 250}"
+        #: counts of the Jobs that are over, by the component of their pods
+        self.job_endings: dict[str, dict[str, int]] = {}
         #: images that can be pulled
         self.images = re.compile(r"tidings:")
         store.listeners.append(self._heard)
@@ -79,6 +81,11 @@ class NodeAgent:
                 process.send_signal(signal.SIGKILL)
                 return
         raise AssertionError(f"there is no pod of {component} {node}")
+
+    def has_said(self, text: str) -> bool:
+        """Whether any container's log has this."""
+        with self._store.changed:
+            return any(text in line for c in self._containers.values() for line in c.lines)
 
     def log(self, pod: str, follow: bool, query: Mapping[str, str]) -> Iterator[str]:
         """Lines of a container, with times where asked for."""
@@ -160,6 +167,8 @@ class NodeAgent:
             kind = "Failed" if failed else "Complete"
             conditions = [{"type": kind, "status": "True"}]
             counts = {"failed": len(failed), "succeeded": len(done)}
+            component = spec["template"]["metadata"]["labels"]["app.kubernetes.io/component"]
+            self.job_endings[component] = counts
             self._store.status("Job", name, counts | {"conditions": conditions})
         if too_many:
             for pod in pods:
@@ -302,7 +311,9 @@ class NodeAgent:
         host, colon, port = value.partition(":")
         if colon and port.isdecimal():
             service = self._await("Service", host)
-            target = next(p["targetPort"] for p in service["spec"]["ports"] if str(p["port"]) == port)
+            target = next(
+                p["targetPort"] for p in service["spec"]["ports"] if str(p["port"]) == port
+            )
             pod = self._behind(service)[0]
             ports = pod["spec"]["containers"][0]["ports"]
             number = next(p["containerPort"] for p in ports if p["name"] == target)

@@ -49,7 +49,7 @@ class Store:
 
     # -- for controllers -----------------------------------------------------------------------
 
-    def keys(self) -> list[tuple[str, str]]:
+    def names(self) -> list[tuple[str, str]]:
         """Kind and name of all objects."""
         with self.changed:
             return sorted(self._objects)
