@@ -199,10 +199,10 @@ def test_pods_that_we_may_not_watch(api: KubeApi, tmp_path: Path) -> None:
 def test_objects_that_are_invalid_are_refused_with_the_servers_words(
     api: KubeApi, tmp_path: Path
 ) -> None:
-    done = tidings(*arguments(api, tmp_path, "--set", "launcher.cpu="))
+    done = tidings(*arguments(api, tmp_path, "--set", "launcher.memory=a lot"))
     assert done.returncode == 2
-    assert "422" in done.stderr
-    assert "is invalid" in done.stderr
+    assert "create lab/jobs: 422 Job" in done.stderr
+    assert "resources.memory: 'a lot' is no quantity" in done.stderr
     everything_is_gone(api)
 
 

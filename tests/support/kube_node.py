@@ -135,22 +135,9 @@ class NodeAgent:
             self._store.create(_owned_by(job_set, "batch/v1", "Job", name, spec=spec))
 
     def _make_pods(self, job: Object) -> None:
-        spec, name = job["spec"], job["metadata"]["name"]
-        indexed = spec.get("completionMode") == "Indexed"
-        for index in range(spec.get("parallelism", 1)):
-            template = copy.deepcopy(spec["template"])
-            suffix = f"-{index}-{uuid.uuid4().hex[:5]}" if indexed else f"-{uuid.uuid4().hex[:5]}"
-            pod = _owned_by(job, "v1", "Pod", name + suffix, spec=template["spec"])
-            pod["metadata"]["labels"] = template["metadata"]["labels"] | {"job-name": name}
-            if indexed:
-                annotations = template["metadata"].get("annotations", {})
-                pod["metadata"]["annotations"] = annotations | {INDEX: str(index)}
-                pod["spec"]["hostname"] = f"{name}-{index}"
-                for container in pod["spec"]["containers"]:
-                    container["env"].append({"name": "JOB_COMPLETION_INDEX", "value": str(index)})
+        for pod in pods_of(job):
             address = f"{self._net}.{1 + len(self._containers)}"
-            pod["status"] = {"phase": "Pending", "podIP": address}
-            self._store.create(pod)
+            self._store.create(pod | {"status": {"phase": "Pending", "podIP": address}})
 
     def _judge_job(self, name: str) -> None:
         """Complete, failed, or not over yet, as the Job controller sees it."""
@@ -265,13 +252,7 @@ class NodeAgent:
                 raise TimeoutError(f'secret "{reference["name"]}" not found')
             for key, value in (secret or {"data": {}})["data"].items():
                 variables[key] = base64.b64decode(value).decode()
-        for variable in spec.get("env", ()):
-            value = variable.get("value")
-            if value is None:
-                value = _field(pod, variable["valueFrom"]["fieldRef"]["fieldPath"])
-            for known, text in variables.items():
-                value = value.replace(f"$({known})", text)
-            variables[variable["name"]] = value
+        variables |= environment(pod, spec, variables)
         variables = {key: self._resolved(value) for key, value in variables.items()}
         command = [_in_place(part, places) for part in spec["command"]]
         program = [sys.executable, "-m", _PROGRAMS[command[0]]]
@@ -333,12 +314,45 @@ class NodeAgent:
         return [pod for pod in self._store.all("Pod") if selected(pod, selector)]
 
 
+def pods_of(job: Object) -> list[Object]:
+    """The pods that the Job controller makes for a Job."""
+    spec, name = job["spec"], job["metadata"]["name"]
+    indexed = spec.get("completionMode") == "Indexed"
+    pods = []
+    for index in range(spec.get("parallelism", 1)):
+        template = copy.deepcopy(spec["template"])
+        suffix = f"-{index}-{uuid.uuid4().hex[:5]}" if indexed else f"-{uuid.uuid4().hex[:5]}"
+        pod = _owned_by(job, "v1", "Pod", name + suffix, spec=template["spec"])
+        pod["metadata"]["labels"] = template["metadata"]["labels"] | {"job-name": name}
+        if indexed:
+            annotations = template["metadata"].get("annotations", {})
+            pod["metadata"]["annotations"] = annotations | {INDEX: str(index)}
+            pod["spec"]["hostname"] = f"{name}-{index}"
+            for container in pod["spec"]["containers"]:
+                container["env"].append({"name": "JOB_COMPLETION_INDEX", "value": str(index)})
+        pods.append(pod)
+    return pods
+
+
+def environment(pod: Object, spec: Object, known: Mapping[str, str]) -> dict[str, str]:
+    """A container's ``env`` with its fields of the pod looked up, and what it refers to put in."""
+    variables = dict(known)
+    for variable in spec.get("env", ()):
+        value = variable.get("value")
+        if value is None:
+            value = _field(pod, variable["valueFrom"]["fieldRef"]["fieldPath"])
+        for name, text in variables.items():
+            value = value.replace(f"$({name})", text)
+        variables[variable["name"]] = value
+    return {variable["name"]: variables[variable["name"]] for variable in spec.get("env", ())}
+
+
 def _owned_by(owner: Object, version: str, kind: str, name: str, **rest: Any) -> Object:
     reference = {
         "apiVersion": owner["apiVersion"],
         "kind": owner["kind"],
         "name": owner["metadata"]["name"],
-        "uid": owner["metadata"]["uid"],
+        "uid": owner["metadata"].get("uid", ""),
     }
     metadata = {
         "name": name,

@@ -7,6 +7,7 @@ them are checked by Kubernetes' schemas.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import jsonschema
@@ -187,7 +188,7 @@ def _pod_templates(manifest: Object) -> list[Object]:
 
 
 def _check_references(spec: Object) -> None:
-    """What no schema says: mounts name volumes, and names are not taken twice."""
+    """What no schema says: mounts name volumes, names are not taken twice, amounts are amounts."""
     volumes = [volume["name"] for volume in spec.get("volumes", ())]
     if len(set(volumes)) < len(volumes):
         raise Invalid(f"spec.volumes: a name is taken twice: {volumes}")
@@ -198,3 +199,7 @@ def _check_references(spec: Object) -> None:
         names = [variable["name"] for variable in container.get("env", ())]
         if len(set(names)) < len(names):
             raise Invalid(f"env: a name is taken twice: {names}")
+        for amounts in container.get("resources", {}).values():
+            for what, amount in amounts.items():
+                if not re.fullmatch(r"[0-9.]+([kMGTPE]i?|Ki|m)?", str(amount)):
+                    raise Invalid(f"resources.{what}: '{amount}' is no quantity")
