@@ -120,6 +120,8 @@ def test_ctrl_c_brings_back_what_there_is_and_deletes_everything(
     # the coordinator was told to end, and its run directory still came
     assert result(out)["run"] == "aborted"
     assert result(out)["reason"] == "aborted by SIGTERM"
+    # and it let the nodes end in order
+    assert None not in result(out)["weights_sha256"]
     assert lines(out, "events")[0]["event"] == "launching"
     everything_is_gone(api)
 

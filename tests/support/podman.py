@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[2]
 IMAGE = "localhost/tidings:test"
 _PYTHON = "/opt/source:/opt/site-packages"
 _PATH = "/usr/local/bin:/usr/bin:/bin"
+#: files and processes of a container
+_MOST = 4096
 #: of the test environment, and not needed to run an experiment
 _LEFT_OUT = (
     "*/torch/include", "*/torch/test", "site-packages/kubernetes_validate*", "site-packages/scs*",
@@ -51,8 +53,11 @@ class Podman:
         self._made: list[str] = []
         directory.mkdir()
         files, processes = (
-            resource.getrlimit(which)[1]
-            for which in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC)
+            _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
+            for hard in (
+                resource.getrlimit(which)[1]
+                for which in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC)
+            )
         )
         # crun does not take a host with both kinds of cgroups; and the limits that podman would
         # set are above ours, which only a privileged process may raise

@@ -51,7 +51,7 @@ def carry_out(
             _apply(api, manifests)
             watcher.say(f"created in namespace {api.namespace}: {_list(manifests)}")
             watcher.show(RunView(run.experiment.name, "waiting for pods"))
-            error = _follow(follower, manifests[0], aborts)
+            error = _follow(follower, aborts)
             return _collected(follower, run, error, bool(aborts), time.monotonic() - began)
         finally:
             follower.close()
@@ -71,21 +71,21 @@ def _list(manifests: list[dict[str, object]]) -> str:
     return ", ".join(names)
 
 
-def _follow(follower: Follower, owner: dict[str, object], aborts: list[str]) -> RunError | None:
+def _follow(follower: Follower, aborts: list[str]) -> RunError | None:
     """Until the run is over; what kept it from coming to an end, if anything did."""
     follower.start()
     try:
         follower.until_over(lambda: bool(aborts))
     except RunError as error:
         return error
-    if aborts:
+    pod = follower.coordinator
+    if aborts and pod is not None:
+        # by a SIGTERM, on which it ends the nodes in order; its Job makes no second one
         follower.watcher.say("ending the run; once more to end it at once")
         with suppress(ApiError):
-            metadata: dict[str, str] = owner["metadata"]  # type: ignore[assignment]
-            follower.api.delete(str(owner["kind"]), metadata["name"])
+            follower.api.delete("Pod", pod.name)
         follower.until_log_ends(_WIND_UP_S, lambda: len(aborts) > 1)
-        return RunError(f"aborted by {aborts[0]}")
-    return None
+    return RunError(f"aborted by {aborts[0]}") if aborts else None
 
 
 def _collected(
