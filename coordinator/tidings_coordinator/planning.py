@@ -126,6 +126,7 @@ def _node_plan(
         chunk_bytes=_chunk_bytes(links, [nic.egress_bit_per_s, *_ingress_rates(experiment, links)]),
         trace=experiment.records.trace,
         metrics=experiment.metrics.serve,
+        metrics_host=experiment.metrics.host,
         linger_s=experiment.metrics.linger,
     )
 

@@ -21,6 +21,7 @@ from tidings.runtime.simulation import Observer, Simulated, simulate
 from tidings.v1 import records_pb2 as records
 from tidings_coordinator.control import fidelity
 from tidings_coordinator.control.conductor import Conductor
+from tidings_coordinator.control.entrance import uses_tls
 from tidings_coordinator.control.stopping import StopRule
 from tidings_coordinator.control.watch import NodeView, RunView, Watcher
 from tidings_coordinator.experiment.dump import dump
@@ -82,7 +83,8 @@ def _run(run: RunPlan, source: str, path: Path, watcher: Watcher, base: Path) ->
     with RunDirectory.create(path) as directory:
         directory.write("experiment.yaml", source)
         directory.write("resolved.yaml", dump(experiment))
-        directory.write_json("environment.json", environment(base))
+        protection = {"tls": uses_tls(experiment)}
+        directory.write_json("environment.json", environment(base) | {"security": protection})
         directory.write_json("graph.json", _graph(run))
         began = time.monotonic()
         if experiment.launcher.virtual:
@@ -133,7 +135,7 @@ async def _conduct(run: RunPlan, directory: RunDirectory, watcher: Watcher, bega
     discovery = Discovery(run, conductor.targets)
     try:
         if run.experiment.metrics.serve:
-            directory.event("discovery", 0.0, url=discovery.serve(run.experiment.launcher.host))
+            directory.event("discovery", 0.0, url=discovery.serve(run.experiment.metrics.host))
         conducted = await conductor.conduct()
     finally:
         discovery.close()
@@ -150,6 +152,7 @@ async def _conduct(run: RunPlan, directory: RunDirectory, watcher: Watcher, bega
         wall_s=time.monotonic() - began,
         fidelity=fidelity.report(run, conducted.measured, conducted.finals),
         control_plane_bytes=conducted.control_bytes,
+        security=conducted.security,
     )
 
 

@@ -13,6 +13,8 @@ from tidings.runtime.simulation import deadlock_text
 from tidings.v1 import control_pb2 as pb
 from tidings.v1 import records_pb2 as records
 from tidings_coordinator.control import fidelity
+from tidings_coordinator.control.entrance import Entrance
+from tidings_coordinator.control.refusals import Refusals
 from tidings_coordinator.control.server import ControlServer, Session
 from tidings_coordinator.control.stopping import StopRule
 from tidings_coordinator.control.watch import NodeView, RunView, Watcher
@@ -44,6 +46,8 @@ class Conducted:
     reason: str | None
     #: what went wrong, if anything did
     error: RunError | None
+    #: whether the run was protected, and who was turned away
+    security: dict[str, object]
 
 
 @dataclass
@@ -67,7 +71,10 @@ class Conductor:
         self._directory = directory
         self._watcher = watcher
         self._launcher = run.experiment.launcher
-        self._server = ControlServer(run.run, len(run.nodes), self._launcher.anonymous)
+        refusals = Refusals(self._event)
+        anonymous = self._launcher.anonymous
+        self._server = ControlServer(run.run, len(run.nodes), anonymous, refusals)
+        self._entrance = Entrance(run, self._server, refusals, directory.path)
         self._rule = StopRule(run.experiment.stop, run.honest)
         self._view = RunView(
             run.experiment.name,
@@ -104,9 +111,8 @@ class Conductor:
     async def conduct(self) -> Conducted:
         """Run to the end, whatever happens on the way; leaves no node behind."""
         error: RunError | None = None
-        address = await self._server.listen(self._launcher.host, self._launcher.port)
         try:
-            await self._prepare(address)
+            await self._prepare(await self._entrance.open(self._watcher))
             await self._until_over()
         except RunError as caught:
             error = caught
@@ -119,7 +125,7 @@ class Conductor:
         finally:
             self._show("ending")
             await self._group.stop()
-            await self._server.close()
+            await self._entrance.close()
         finals = [s.final for s in self._sessions if s.final is not None]
         return Conducted(
             finals,
@@ -128,6 +134,7 @@ class Conductor:
             self._server.size_bytes,
             self._state.reason,
             error,
+            self._entrance.report(),
         )
 
     # -- before the start --------------------------------------------------------------------------
@@ -137,7 +144,10 @@ class Conductor:
         self._event("launching", coordinator=address)
         self._show("starting nodes")
         if self._launcher.anonymous:
-            self._watcher.say(f"waiting for {len(run.nodes)} nodes at {address}")
+            self._watcher.say(
+                f"waiting for {len(run.nodes)} nodes at {address}; "
+                f"{self._entrance.invitation} has what they need in their environment"
+            )
         await self._group.start(
             Order(
                 run.run,
@@ -146,6 +156,7 @@ class Conductor:
                 self._directory.path / "logs",
                 run.nodes[0].protocol,
                 run.nodes[0].problem,
+                self._entrance.join,
             )
         )
         await self._barrier("join", lambda s: s.hello is not None, within_s=self._launcher.join_s)

@@ -35,6 +35,7 @@ from tidings_coordinator.experiment.section import (
     Section,
     refuse,
 )
+from tidings_coordinator.experiment.security import Security
 from tidings_coordinator.experiment.selectors import Nodes, Resolver
 from tidings_coordinator.launchers.base import Launcher
 from tidings_coordinator.launchers.local import Local
@@ -52,6 +53,7 @@ __all__ = [
     "Nic",
     "NicOverride",
     "Records",
+    "Security",
     "Slow",
     "Stop",
     "Target",
@@ -177,6 +179,8 @@ class Metrics(Section):
 
     serve: Flag = True
     """Whether every node serves its metrics."""
+    host: str = "127.0.0.1"
+    """The address that they are served on; 0.0.0.0 for all of a node's. They are not protected."""
     linger: Duration = Duration(0)
     """How long nodes stay after the run for a last scrape, in real time."""
 
@@ -221,6 +225,8 @@ class Experiment(Section):
     """Where the nodes run."""
     metrics: Metrics = Metrics()
     """Prometheus metrics of the nodes."""
+    security: Security = Security()
+    """Who may take part, and who may read along."""
     records: Records = Records()
     """What is written down beyond the usual."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,6 +41,8 @@ class Order:
     #: to be loaded once, where that can be shared
     protocol: dict[str, Any]
     problem: dict[str, Any]
+    #: what each node must find in its environment to be let in; secret, never to be in arguments
+    join: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 class NodeGroup(ABC):

@@ -23,11 +23,12 @@ ONE_THREAD = {
 }
 
 #: exit codes of a node process
-EXIT_OK, EXIT_FAILED, EXIT_COORDINATOR_LOST = 0, 1, 3
+EXIT_OK, EXIT_FAILED, EXIT_REFUSED, EXIT_COORDINATOR_LOST = 0, 1, 2, 3
 
 
 def run_node(seat: Seat) -> int:
     """Take part in a run; the exit code."""
+    from tidings.errors import UserError
     from tidings.runtime.control import CoordinatorLost
     from tidings.runtime.log import configure, get_logger
     from tidings.runtime.process import NodeProcess
@@ -37,6 +38,9 @@ def run_node(seat: Seat) -> int:
     signal.signal(signal.SIGTERM, _exit_now)
     try:
         asyncio.run(NodeProcess(seat).main())
+    except UserError as error:
+        log.error("refused", reason=str(error))
+        return EXIT_REFUSED
     except CoordinatorLost as error:
         log.error("lost", reason=str(error))
         return EXIT_COORDINATOR_LOST
@@ -58,7 +62,8 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         description="One node of a Tidings run; started by a launcher, or by you where the "
         "experiment says 'launcher: external'.",
         epilog="Each option can be given in the environment instead: TIDINGS_RUN, TIDINGS_NODE, "
-        "TIDINGS_COORDINATOR, TIDINGS_HOST, TIDINGS_ADVERTISE.",
+        "TIDINGS_COORDINATOR, TIDINGS_HOST, TIDINGS_ADVERTISE. Where the run uses TLS, the node "
+        "also needs TIDINGS_TOKEN and TIDINGS_CA, in the environment only.",
     )
 
     def add(name: str, default: str | None, text: str, kind: type = str) -> None:

@@ -14,12 +14,14 @@ import torch
 import tidings
 from tidings.errors import RunError, UserError
 from tidings.runtime.control import ControlClient, CoordinatorLost
+from tidings.runtime.enrolment import enrol
 from tidings.runtime.metrics import NodeMetrics
 from tidings.runtime.node import RuntimeNode
 from tidings.runtime.parts import Parts
 from tidings.runtime.plan import NodePlan
 from tidings.runtime.probe import Prober
 from tidings.runtime.real_world import RealWorld
+from tidings.transports.credentials import Credentials
 from tidings.transports.grpc import GrpcTransport
 from tidings.transports.grpc_service import Identity
 from tidings.transports.io_thread import IoThread, WallClock
@@ -50,19 +52,29 @@ class Seat:
             return address
         return f"{self.advertise}:{address.rpartition(':')[2]}"
 
+    def scraped_at(self, address: str) -> str:
+        """Where others find the metrics that are served on ``address``."""
+        host, _, port = address.rpartition(":")
+        if host in ("0.0.0.0", "::"):
+            return self.reachable(f"{self.host}:{port}")
+        return address
+
 
 class NodeProcess:
     """One node of a run as a process of its own."""
 
     def __init__(self, seat: Seat) -> None:
         self._seat = seat
+        self._credentials: Credentials | None = None
 
     async def main(self) -> None:
         """Take part in the run from joining to leaving; raises CoordinatorLost and other errors."""
         torch.set_num_threads(1)
         io = IoThread()
-        control = ControlClient(io, self._seat.coordinator)
+        seat = self._seat
         try:
+            self._credentials, address = await enrol(io, seat.node, seat.coordinator, _CONNECT_S)
+            control = ControlClient(io, address, self._credentials)
             await control.connect(_CONNECT_S)
             control.send(
                 pb.NodeMessage(
@@ -99,6 +111,7 @@ class NodeProcess:
             io,
             parts.codec.check_length,
             plan.chunk_bytes,
+            self._credentials,
         )
         world = RealWorld(clock, transport, control.send)
         node = RuntimeNode(plan, parts, world)
@@ -127,7 +140,7 @@ class NodeProcess:
     ) -> None:
         listening = pb.Listening(
             data_address=self._seat.reachable(await transport.listen(self._seat.host)),
-            metrics_address=self._seat.reachable(metrics.serve(self._seat.host))
+            metrics_address=self._seat.scraped_at(metrics.serve(plan.metrics_host))
             if plan.metrics
             else "",
             model_size=node.codec.dim,

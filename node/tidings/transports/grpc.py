@@ -17,6 +17,7 @@ from dataclasses import replace
 from tidings.links.model import Egress
 from tidings.links.shape import LinkShape, NicShape
 from tidings.transports.base import LinkCounters, Transport
+from tidings.transports.credentials import Credentials
 from tidings.transports.grpc_in import InLinks
 from tidings.transports.grpc_out import OutLink
 from tidings.transports.grpc_service import Identity
@@ -40,6 +41,7 @@ class GrpcTransport(Transport):
         io: IoThread,
         check_length: Callable[[int], int],
         quantum_bytes: int,
+        credentials: Credentials | None = None,
     ) -> None:
         self._identity = identity
         self._shapes = dict(links)
@@ -48,6 +50,7 @@ class GrpcTransport(Transport):
         self._clock = clock
         self._io = io
         self._quantum_bytes = quantum_bytes
+        self._credentials = credentials
         self._home = asyncio.get_running_loop()
         #: guards the egress model, which both threads drive
         self._lock = threading.Lock()
@@ -56,7 +59,7 @@ class GrpcTransport(Transport):
         self._out: dict[int, OutLink] = {}
         self._in = InLinks(
             identity, sources, check_length, self._arrived, clock, nic.ingress_bit_per_s,
-            quantum_bytes,
+            quantum_bytes, credentials,
         )  # fmt: skip
         self._pump_posted = False
         self._pump_timer: asyncio.TimerHandle | None = None
@@ -103,6 +106,7 @@ class GrpcTransport(Transport):
                 self._post_suspect,
                 self._shapes[target],
                 self._shapes[target].shaped or math.isfinite(self._nic.egress_bit_per_s),
+                self._credentials,
             )
             self._out[target] = link
             try:

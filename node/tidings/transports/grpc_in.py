@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable
 
 import grpc
@@ -11,6 +11,7 @@ from grpc import aio
 
 from tidings.errors import WireError
 from tidings.links.model import Ingress
+from tidings.transports.credentials import Credentials, Gate, guard, node_name
 from tidings.transports.grpc_service import (
     DIGEST_KEY,
     OPTIONS,
@@ -25,6 +26,8 @@ from tidings.wire.reader import FrameReader
 
 #: what may wait for the network card from one link before its stream is no longer read
 _BACKLOG_BYTES = 16 << 20
+#: streams of one source that are followed at once; after a cut, the last ones may not have ended
+_STREAMS_PER_SOURCE = 4
 
 Frames = list[memoryview]
 
@@ -45,6 +48,7 @@ class InLinks:
         clock: WallClock,
         nic_bit_per_s: float,
         quantum_bytes: int,
+        credentials: Credentials | None = None,
     ) -> None:
         self._identity = identity
         self._sources = sources
@@ -58,10 +62,17 @@ class InLinks:
         self._backlog_bytes: Counter[int] = Counter()
         self._drained = asyncio.Event()
         self._server: aio.Server | None = None
-        #: what was refused here, by reason
-        self.refused: Counter[str] = Counter()
+        self._gate = Gate(credentials)
+        self._refused: Counter[str] = Counter()
+        #: by source, oldest first
+        self._streams: defaultdict[int, list[asyncio.Task[object]]] = defaultdict(list)
         self.connected: set[int] = set()
         self.reset()
+
+    @property
+    def refused(self) -> Counter[str]:
+        """What was refused here, by reason; connections that remained strangers included."""
+        return Counter(dict(self._refused)) + Counter(unauthenticated=self._gate.strangers)
 
     def reset(self) -> None:
         """Forget the past of the network card: time starts again at zero."""
@@ -69,11 +80,9 @@ class InLinks:
 
     async def listen(self, host: str) -> str:
         """Start serving on a free port of ``host``; the address to connect to."""
-        self._server = aio.server(options=OPTIONS)
+        self._server = aio.server(options=[*OPTIONS, *guard(len(self._sources))])
         self._server.add_generic_rpc_handlers((peer_handlers(self._link, self._ping),))
-        port = self._server.add_insecure_port(f"{host}:0")
-        if port == 0:
-            raise OSError(f"cannot listen on {host}")
+        port = self._gate.bind(self._server, f"{host}:0")
         await self._server.start()
         return f"{host}:{port}"
 
@@ -86,6 +95,9 @@ class InLinks:
         self, request: pb.PingRequest, context: aio.ServicerContext[pb.PingRequest, pb.PingReply]
     ) -> pb.PingReply:
         refusal = self._refusal(request.run, request.digest, request.source)
+        if not self._gate.proves(context, node_name(request.source)):
+            self._refused["wrong_certificate"] += 1
+            refusal = f"the certificate is not node {request.source}'s"
         if refusal is not None:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal)
         return pb.PingReply(node=self._identity.node)
@@ -98,6 +110,7 @@ class InLinks:
         self.connected.add(source)
         reader = FrameReader(self._check_length)
         frames = refused = 0
+        stream = self._follow(source)
         try:
             async for chunk in chunks:
                 whole = reader.feed(chunk)
@@ -110,13 +123,25 @@ class InLinks:
             reader.close()
         except WireError as error:
             # the stream cannot be followed any further; the sender may open another one
-            self.refused[error.reason] += 1
+            self._refused[error.reason] += 1
             refused += 1
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         finally:
+            self._streams[source].remove(stream)
             if reader.inside_frame and not refused:
-                self.refused["truncated"] += 1
+                self._refused["truncated"] += 1
         return pb.LinkClosed(frames=frames, refused=refused).SerializeToString()
+
+    def _follow(self, source: int) -> asyncio.Task[object]:
+        """Take note of the stream of this task; of too many from one source, the oldest ends."""
+        streams = self._streams[source]
+        if len(streams) >= _STREAMS_PER_SOURCE:
+            self._refused["too_many_streams"] += 1
+            streams[0].cancel()
+        stream = asyncio.current_task()
+        assert stream is not None
+        streams.append(stream)
+        return stream
 
     async def _admit(self, context: aio.ServicerContext[bytes, bytes]) -> int:
         """The peer's number; aborts the call of one that has no link to here."""
@@ -125,8 +150,13 @@ class InLinks:
         text = str(offered.get(SOURCE_KEY, ""))
         source = int(text) if text.isdecimal() else -1
         refusal = self._refusal(run, digest if isinstance(digest, bytes) else b"", source)
+        if not self._gate.proves(context, node_name(source)):
+            self._refused["wrong_certificate"] += 1
+            await context.abort(
+                grpc.StatusCode.PERMISSION_DENIED, f"the certificate is not node {source}'s"
+            )
         if refusal is not None:
-            self.refused["not_admitted"] += 1
+            self._refused["not_admitted"] += 1
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal)
         return source
 

@@ -13,6 +13,7 @@ from grpc import aio
 from tidings.links.model import Departure
 from tidings.links.shape import LinkShape
 from tidings.transports.base import LinkCounters
+from tidings.transports.credentials import Credentials, connect, node_name
 from tidings.transports.grpc_service import (
     MAX_WRITE_BYTES,
     OPTIONS,
@@ -51,6 +52,7 @@ class OutLink:
         suspect: Callable[[int, bool], None],
         shape: LinkShape,
         shaped: bool,
+        credentials: Credentials | None = None,
     ) -> None:
         self._peer = peer
         self._identity = identity
@@ -62,7 +64,7 @@ class OutLink:
         self._shaped = shaped
         #: what the real way takes; chunks are written that much before they are due
         self._lead_ns = 0
-        self._channel = aio.insecure_channel(address, options=OPTIONS)
+        self._channel = connect(address, OPTIONS, credentials, node_name(peer))
         self._call: aio.StreamUnaryCall[bytes, bytes] | None = None
         self._queue: deque[Departure[Frame]] = deque()
         self._filled = asyncio.Event()
