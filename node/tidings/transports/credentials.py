@@ -33,10 +33,10 @@ def node_name(node: int) -> str:
     return f"node-{node}"
 
 
-def guard(connections: int, handshake_s: float = HANDSHAKE_S) -> list[tuple[str, Any]]:
+def guard(connections: int) -> list[tuple[str, Any]]:
     """Server options that bound what a client can hold; ``connections``: how many are expected."""
     return [
-        ("grpc.server_handshake_timeout_ms", round(handshake_s * 1000)),
+        ("grpc.server_handshake_timeout_ms", round(HANDSHAKE_S * 1000)),
         ("grpc.max_allowed_incoming_connections", connections + _SPARE_CONNECTIONS),
         ("grpc.max_concurrent_streams", _STREAMS_PER_CONNECTION),
         ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
