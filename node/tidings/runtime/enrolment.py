@@ -47,7 +47,8 @@ def _pem(text: str) -> bytes:
     if _PEM in text:
         return text.encode()
     try:
-        if Path(text).is_file():
+        # not Path.is_file(): base64 may be too long for a path, which that raises
+        if os.path.isfile(text):
             found = Path(text).read_text(encoding="ascii")
         else:
             found = ssl.DER_cert_to_PEM_cert(binascii.a2b_base64(text, strict_mode=True))
