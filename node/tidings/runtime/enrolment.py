@@ -52,7 +52,7 @@ def _pem(text: str) -> bytes:
             found = Path(text).read_text(encoding="ascii")
         else:
             found = ssl.DER_cert_to_PEM_cert(binascii.a2b_base64(text, strict_mode=True))
-        ssl.PEM_cert_to_DER_cert(found)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=found)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{CA} is neither a certificate in PEM, nor the path of one, nor one in base64"
