@@ -109,18 +109,19 @@ def test_a_certificate_is_good_for_its_own_node_only() -> None:
             second = credentials_of(this.authority, 2)
             # node 2 as its neighbour's neighbour: node 0 does not know it
             code, text = await attempt(cluster, 0, Identity("test", 2, digest), second, [b"abc"])
-            assert code == StatusCode.PERMISSION_DENIED, text
+            # the reason may be overtaken by the end of the stream, but the end is certain
+            assert code != StatusCode.OK, text
             assert cluster.transports[0].refused == {"not_admitted": 1}
             # node 2 as node 1, which is a neighbour
             code, text = await attempt(cluster, 0, Identity("test", 1, digest), second, [b"abc"])
-            assert code == StatusCode.PERMISSION_DENIED, text
+            assert code != StatusCode.OK, text
             assert cluster.transports[0].refused == {"not_admitted": 1, "wrong_certificate": 1}
 
             async def asked() -> str | None:
                 address = cluster.addresses[0]
                 async with connect(address, OPTIONS, second, node_name(0)) as channel:
                     with pytest.raises(aio.AioRpcError) as caught:
-                        await ping(channel, Identity("test", 1, digest), 5)
+                        await ping(channel, Identity("test", 1, digest), 30)
                 return caught.value.details()
 
             assert await cluster.io.run(asked()) == "the certificate is not node 1's"
@@ -182,7 +183,7 @@ def test_the_oldest_of_too_many_streams_ends() -> None:
             async def many() -> list[bool]:
                 address = cluster.addresses[0]
                 async with connect(address, OPTIONS, first, node_name(0)) as channel:
-                    # one stream is node 1's own, and the oldest: left alone by making it the first
+                    # node 1 has one of its own, which is the oldest
                     calls = []
                     for _ in range(4):
                         calls.append(open_link(channel, who))

@@ -66,6 +66,7 @@ class InLinks:
         self._refused: Counter[str] = Counter()
         #: by source, oldest first
         self._streams: defaultdict[int, list[asyncio.Task[object]]] = defaultdict(list)
+        self._replaced: set[asyncio.Task[object]] = set()
         self.connected: set[int] = set()
         self.reset()
 
@@ -121,6 +122,12 @@ class InLinks:
                     for frame in whole:
                         self._deliver(source, frame)
             reader.close()
+        except asyncio.CancelledError:
+            if stream not in self._replaced:
+                raise
+            self._replaced.discard(stream)
+            refused += 1
+            await context.abort(grpc.StatusCode.ABORTED, "there are newer streams of this node")
         except WireError as error:
             # the stream cannot be followed any further; the sender may open another one
             self._refused[error.reason] += 1
@@ -135,9 +142,11 @@ class InLinks:
     def _follow(self, source: int) -> asyncio.Task[object]:
         """Take note of the stream of this task; of too many from one source, the oldest ends."""
         streams = self._streams[source]
-        if len(streams) >= _STREAMS_PER_SOURCE:
+        followed = [stream for stream in streams if stream not in self._replaced]
+        if len(followed) >= _STREAMS_PER_SOURCE:
             self._refused["too_many_streams"] += 1
-            streams[0].cancel()
+            self._replaced.add(followed[0])
+            followed[0].cancel()
         stream = asyncio.current_task()
         assert stream is not None
         streams.append(stream)

@@ -1,0 +1,252 @@
+"""Whole runs under TLS, with strangers at every door."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from support.runs import (
+    DEADLINE_S,
+    SMALL,
+    command,
+    descendants,
+    finish,
+    lines,
+    listening_ports,
+    node_processes,
+    result,
+    started,
+    tidings,
+    wait_for_event,
+    wait_until_gone,
+)
+from support.strangers import EVERYBODY, SlowLoris
+
+from tidings.runtime.enrolment import ENROL, make_request
+from tidings.transports.credentials import COORDINATOR
+from tidings.v1 import control_pb2 as pb
+from tidings_coordinator.control.authority import Authority
+
+pytestmark = pytest.mark.process
+
+TLS = ["--set", "security.tls=always"]
+EXTERNAL = [*TLS, "--launcher", "external", "--set", "launcher.port=0"]
+#: long enough for strangers to be heard, whatever else the machine does
+LONG = ["--set", "stop.rounds=400", "--set", "network.delay=15ms", "--set", "evaluate.every=100"]
+LORISES = 25
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+def simulated(file: Path, *setting: str) -> list[str]:
+    """What the final weights must be."""
+    out = file.parent / "simulated"
+    done = tidings("simulate", str(file), "--out", str(out), "--quiet", *setting)
+    assert done.returncode == 0, done.stderr
+    assert result(out)["security"] == {"tls": False, "refused": {}}
+    return result(out)["weights_sha256"]  # type: ignore[no-any-return]
+
+
+def node(stack: ExitStack, number: int, environment: Mapping[str, str], log: Path) -> Any:
+    """``tidings-node`` as another launcher starts it; it does not outlive the stack."""
+    with log.open("wb") as out:
+        process = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, "-m", "tidings.runtime.main", "--node", str(number)],
+                stdout=out, stderr=out, env=os.environ | dict(environment),
+            )
+        )  # fmt: skip
+    stack.callback(process.kill)
+    return process
+
+
+def invitation(out: Path) -> dict[str, str]:
+    """What join.env says."""
+    text = (out / "join.env").read_text()
+    return dict(line.split("=", 1) for line in text.splitlines())  # type: ignore[misc]
+
+
+def enrol(
+    environment: Mapping[str, str], number: int, token: str, csr: bytes
+) -> tuple[grpc.StatusCode, str]:
+    """Ask for a seat by hand; how that is answered."""
+    der = environment["TIDINGS_CA"]
+    pem = f"-----BEGIN CERTIFICATE-----\n{der}\n-----END CERTIFICATE-----\n".encode()
+    options = [("grpc.ssl_target_name_override", COORDINATOR)]
+    credentials = grpc.ssl_channel_credentials(pem)
+    address = environment["TIDINGS_COORDINATOR"]
+    with grpc.secure_channel(address, credentials, options=options) as channel:
+        method = channel.unary_unary(
+            ENROL, pb.EnrolRequest.SerializeToString, pb.EnrolReply.FromString
+        )
+        try:
+            method(pb.EnrolRequest(node=number, token=token, csr=csr), timeout=DEADLINE_S)
+        except grpc.RpcError as error:
+            return error.code(), error.details()  # type: ignore[attr-defined]
+        return grpc.StatusCode.OK, ""
+
+
+def test_strangers_at_every_door_of_a_run(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    setting = [*LONG, *TLS, "--set", "metrics.serve=false"]
+    knocked: Counter[int | None] = Counter()
+    with started("run", str(file), "--out", str(out), "--quiet", *setting) as run:
+        wait_for_event(out, "started")
+        doors: list[tuple[int | None, int]] = [(None, port) for port in listening_ports(run.pid)]
+        assert len(doors) == 2
+        for number, pid in node_processes(out).items():
+            doors += [(number, port) for port in listening_ports(pid)]
+        assert len(doors) == 2 + 4
+        with ExitStack() as stack:
+            for owner, port in doors:
+                stack.enter_context(SlowLoris(f"127.0.0.1:{port}", LORISES))
+                knocked[owner] += LORISES
+            for owner, port in doors:
+                for knock in EVERYBODY:
+                    knock(f"127.0.0.1:{port}")
+                    knocked[owner] += 1
+            # all of that happened while the run went on
+            assert [e["event"] for e in lines(out, "events")][-1] != "over"
+            code, _, err = finish(run)
+    assert code == 0, err
+    assert result(out)["weights_sha256"] == simulated(file, *setting)
+    assert result(out)["security"] == {"tls": True, "refused": {"unauthenticated": knocked[None]}}
+    for line in lines(out, "nodes"):
+        assert line["refused"] == {"unauthenticated": knocked[line["node"]]}, line["node"]
+
+
+def test_nodes_join_with_the_runs_token_and_others_do_not(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with ExitStack() as stack:
+        run = stack.enter_context(started("run", str(file), *EXTERNAL, "--out", str(out)))
+        wait_for_event(out, "launching")
+        right = invitation(out)
+        assert stat.S_IMODE((out / "join.env").stat().st_mode) == 0o600
+        logs = (tmp_path / f"{name}.log" for name in range(100))
+        other = Authority()
+        impostors = [
+            node(stack, 0, right | {"TIDINGS_TOKEN": other.token}, next(logs)),
+            node(stack, 4, right, next(logs)),
+        ]
+        assert [each.wait(DEADLINE_S) for each in impostors] == [3, 3]
+        half = node(stack, 0, {k: v for k, v in right.items() if "TOKEN" not in k}, next(logs))
+        assert half.wait(DEADLINE_S) == 2
+        # whoever trusts another run's authority does not even speak to this one
+        misled = node(stack, 0, right | {"TIDINGS_CA": other.line}, next(logs))
+        nodes = [node(stack, i, right, next(logs)) for i in range(4)]
+        # one node of the run is there twice: one of the two is refused
+        twin = node(stack, 2, right, next(logs))
+        code, _, err = finish(run)
+        assert code == 0, err
+        assert sorted([nodes[2].wait(DEADLINE_S), twin.wait(DEADLINE_S)]) == [0, 3]
+        assert [nodes[i].wait(DEADLINE_S) for i in (0, 1, 3)] == [0] * 3
+        misled.kill()
+    refused = result(out)["security"]["refused"]
+    assert refused.pop("unauthenticated", 1) >= 1
+    assert refused == {"wrong_token": 1, "no_such_seat": 1, "seat_taken": 1}
+    reasons = [e["reason"] for e in lines(out, "events") if e["event"] == "refused"]
+    assert sorted(reasons) == ["no_such_seat", "seat_taken", "wrong_token"]
+    assert result(out)["weights_sha256"] == simulated(file)
+
+
+def test_the_enrolment_port_against_those_who_know_much(file: Path, tmp_path: Path) -> None:
+    """A replayed token, oversized and senseless requests, and the control port without a seat."""
+    out = tmp_path / "run"
+    with ExitStack() as stack:
+        run = stack.enter_context(started("run", str(file), *EXTERNAL, "--out", str(out)))
+        wait_for_event(out, "launching")
+        right = invitation(out)
+        token, csr = right["TIDINGS_TOKEN"], make_request(0)[1]
+        denied, exhausted = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.RESOURCE_EXHAUSTED
+        # oversized: refused by its length, before anything is read of it
+        assert enrol(right, 0, "x" * (1 << 20), csr)[0] == exhausted
+        assert enrol(right, 0, token, b"\0" * (1 << 20))[0] == exhausted
+        assert enrol(right, 0, token, os.urandom(400))[0] == denied
+        nodes = [node(stack, i, right, tmp_path / f"{i}.log") for i in range(4)]
+        wait_for_event(out, "connected")
+        # all seats are taken: the right token is worth nothing any more
+        for number in range(4):
+            code, text = enrol(right, number, token, csr)
+            assert (code, text) == (denied, f"node {number} has been admitted already")
+        ended, _, err = finish(run)
+        assert ended == 0, err
+        assert [each.wait(DEADLINE_S) for each in nodes] == [0] * 4
+    refused = result(out)["security"]["refused"]
+    assert refused == {"bad_request": 1, "seat_taken": 4, "unauthenticated": 2}
+    assert not (out / "join.env").exists()
+    everything = b"".join(path.read_bytes() for path in out.rglob("*") if path.is_file())
+    assert token.encode() not in everything
+    assert b"PRIVATE KEY" not in everything
+
+
+def test_secrets_are_in_no_arguments_and_gone_after_an_abort(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    setting = [*TLS, "--set", "stop={time: 600s}"]
+    with started("run", str(file), "--out", str(out), *setting) as run:
+        wait_for_event(out, "started")
+        below = descendants(run.pid)
+        token = invitation(out)["TIDINGS_TOKEN"]
+        assert len(below) == 5
+        for pid in below | {run.pid}:
+            assert token.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        run.send_signal(2)
+        code, _, _ = finish(run)
+    assert code == 130
+    wait_until_gone(below)
+    assert not (out / "join.env").exists()
+
+
+# -- off loopback ----------------------------------------------------------------------------------
+
+ADDRESS = "10.77.0.1"
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[list[str]]:
+    """A command prefix: a network of its own, that ends with the command, with a real address."""
+    enter = ["unshare", "--net", "sh", "-c"]
+    setup = f"ip link set lo up && ip addr add {ADDRESS}/32 dev lo"
+    if shutil.which("unshare") is None or shutil.which("ip") is None:
+        pytest.skip("needs unshare and ip")
+    if subprocess.run([*enter, setup], capture_output=True, check=False).returncode:
+        pytest.skip("making a network namespace needs root")
+    yield [*enter, f'{setup} && exec "$@"', "sh"]
+
+
+@pytest.mark.parametrize("choice", ["auto", "never"])
+def test_off_loopback_tls_is_the_default_and_its_lack_is_said(
+    file: Path, tmp_path: Path, elsewhere: list[str], choice: str
+) -> None:
+    out = tmp_path / "run"
+    words = ["--set", f"launcher.host={ADDRESS}", "--set", f"security.tls={choice}"]
+    done = subprocess.run(
+        [*elsewhere, *command("run", str(file), "--out", str(out), *words)],
+        capture_output=True, text=True, timeout=DEADLINE_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    on = choice == "auto"
+    assert result(out)["security"] == {"tls": on, "refused": {}}
+    assert f'"tls": {str(on).lower()}' in (out / "environment.json").read_text()
+    warning = f"security.tls is off: whoever reaches {ADDRESS} can read"
+    assert (warning in done.stderr) is not on
+    launching, discovery = (wait_for_event(out, name)[0] for name in ("launching", "discovery"))
+    assert re.fullmatch(rf"{re.escape(ADDRESS)}:\d+", launching["coordinator"])
+    # what is for looking only stays on this machine
+    assert discovery["url"].startswith("http://127.0.0.1:")
+    assert result(out)["weights_sha256"] == simulated(file)
