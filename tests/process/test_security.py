@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -218,7 +218,7 @@ ADDRESS = "10.77.0.1"
 
 
 @pytest.fixture
-def elsewhere() -> Iterator[list[str]]:
+def elsewhere() -> list[str]:
     """A command prefix: a network of its own, that ends with the command, with a real address."""
     enter = ["unshare", "--net", "sh", "-c"]
     setup = f"ip link set lo up && ip addr add {ADDRESS}/32 dev lo"
@@ -226,7 +226,7 @@ def elsewhere() -> Iterator[list[str]]:
         pytest.skip("needs unshare and ip")
     if subprocess.run([*enter, setup], capture_output=True, check=False).returncode:
         pytest.skip("making a network namespace needs root")
-    yield [*enter, f'{setup} && exec "$@"', "sh"]
+    return [*enter, f'{setup} && exec "$@"', "sh"]
 
 
 @pytest.mark.parametrize("choice", ["auto", "never"])

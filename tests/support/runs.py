@@ -147,7 +147,7 @@ def _pids() -> list[int]:
 
 
 def listening_ports(pid: int) -> set[int]:
-    """The TCP ports (IPv4) on which a process accepts connections."""
+    """The TCP ports on which a process accepts connections."""
     inodes = set()
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
@@ -156,6 +156,10 @@ def listening_ports(pid: int) -> set[int]:
             continue
         if target.startswith("socket:["):
             inodes.add(target[8:-1])
-    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    rows = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
+    ]
     # state 0A: LISTEN
     return {int(row[1].split(":")[1], 16) for row in rows if row[3] == "0A" and row[9] in inodes}
