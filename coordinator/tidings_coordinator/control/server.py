@@ -10,7 +10,6 @@ import grpc
 from grpc import aio
 
 from tidings.errors import UserError
-from tidings.runtime.control import OPTIONS
 from tidings.transports.credentials import Credentials, Gate, guard, node_name
 from tidings.v1 import control_pb2 as pb
 from tidings.v1 import records_pb2 as records
@@ -67,11 +66,14 @@ class ControlServer:
 
     async def listen(self, host: str, port: int, credentials: Credentials | None = None) -> str:
         """Start; the address. UserError where the port is taken."""
-        bounds = [
-            *guard(len(self.sessions)),
-            ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-        ]
-        self._server = aio.server(options=[*OPTIONS, *bounds])
+        self._server = aio.server(
+            options=[
+                *guard(len(self.sessions)),
+                ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+                # plans of large graphs
+                ("grpc.max_send_message_length", -1),
+            ]
+        )
         self.gate = Gate(credentials)
         handler = grpc.stream_stream_rpc_method_handler(
             self._attach, pb.NodeMessage.FromString, pb.CoordinatorMessage.SerializeToString
