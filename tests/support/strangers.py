@@ -44,8 +44,8 @@ def in_the_clear(address: str) -> None:
 
 
 def garbage(address: str) -> None:
-    """Bytes without meaning."""
-    _raw(address, b"\x16\x03\x01" + os.urandom(4096))
+    """A TLS record without meaning."""
+    _raw(address, b"\x16\x03\x01\x10\x00" + os.urandom(4096))
 
 
 EVERYBODY: tuple[Knock, ...] = (without_certificate, of_another_run, in_the_clear, garbage)

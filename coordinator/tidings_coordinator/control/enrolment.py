@@ -16,7 +16,7 @@ from tidings_coordinator.control.server import bind
 #: a request is some 500 bytes; anybody can send one
 _MAX_REQUEST_BYTES = 16 << 10
 #: one call is all that a connection is for, ms
-_MAX_AGE_MS, _GRACE_MS = 20_000, 5_000
+_MAX_AGE_MS, _GRACE_MS = 5_000, 5_000
 
 
 @dataclass(frozen=True)
