@@ -201,7 +201,10 @@ launcher:
   port: 0
 metrics:
   serve: true
+  host: 127.0.0.1
   linger: 0s
+security:
+  tls: auto
 records:
   trace: false
 """
