@@ -5,9 +5,9 @@ client stream, 16 MiB messages written in slices of 1 MiB and joined at the rece
 written one by one. Tidings: the same
 payloads as ``Weights`` messages through codec, pacer and transport, on a link without shaping.
 
-    python benchmarks/transport.py [--repeats 5] [--mpi]
-
-With --mpi: over MPI against raw mpi4py instead (benchmarks/transport_mpi.py).
+    python benchmarks/transport.py [--repeats 5]
+    python benchmarks/transport.py --tls          # the same link under TLS against in the clear
+    python benchmarks/transport.py --mpi          # over MPI against raw mpi4py (transport_mpi.py)
 """
 
 from __future__ import annotations
@@ -77,7 +77,20 @@ async def raw_sender(address: str, size: int, messages: int) -> None:
 # -- Tidings -----------------------------------------------------------------------------------
 
 
-def make(node: int, size: int) -> tuple[Any, Any, Any, Any]:
+def run_credentials() -> list[Any]:
+    """Credentials of both ends, from an authority of their own."""
+    from tidings.runtime.enrolment import make_request
+    from tidings.transports.credentials import Credentials
+    from tidings_coordinator.control.authority import Authority
+
+    authority, made = Authority(), []
+    for node in range(2):
+        key, request = make_request(node)
+        made.append(Credentials(authority.certificate, authority.certify(node, request)[0], key))
+    return made
+
+
+def make(node: int, size: int, credentials: Any) -> tuple[Any, Any, Any, Any]:
     from tidings.api import Protocol
     from tidings.links.shape import LinkShape, NicShape
     from tidings.transports.grpc import GrpcTransport
@@ -97,14 +110,15 @@ def make(node: int, size: int) -> tuple[Any, Any, Any, Any]:
         io,
         codec.check_length,
         codec.chunk_bytes,
+        credentials,
     )
     transport.suspect = lambda peer, dead: None
     transport.receive = lambda source, frame: None
     return transport, codec, io, peer
 
 
-async def tidings_receiver(pipe: Connection, size: int, messages: int) -> None:
-    transport, codec, io, peer = make(1, size)
+async def tidings_receiver(pipe: Connection, size: int, messages: int, credentials: Any) -> None:
+    transport, codec, io, peer = make(1, size, credentials)
     seen, began, done = [0], [0.0], asyncio.Event()
 
     def receive(source: int, frame: Any) -> None:
@@ -123,12 +137,14 @@ async def tidings_receiver(pipe: Connection, size: int, messages: int) -> None:
     io.stop()
 
 
-async def tidings_sender(pipe: Connection, address: str, size: int, messages: int) -> None:
+async def tidings_sender(
+    pipe: Connection, address: str, size: int, messages: int, credentials: Any
+) -> None:
     import torch
 
     from tidings.api import Weights
 
-    transport, codec, io, peer = make(0, size)
+    transport, codec, io, peer = make(0, size, credentials)
     pipe.send(await transport.listen("127.0.0.1"))
     assert not await transport.connect({peer: address}, 10)
     x = torch.randn(size // 4)
@@ -142,27 +158,32 @@ async def tidings_sender(pipe: Connection, address: str, size: int, messages: in
 # -- both --------------------------------------------------------------------------------------
 
 
-def _receive(kind: str, pipe: Connection, size: int, messages: int) -> None:
-    target = raw_receiver if kind == "raw" else tidings_receiver
-    asyncio.run(target(pipe, size, messages))
+def _receive(kind: str, pipe: Connection, size: int, messages: int, credentials: Any) -> None:
+    if kind == "raw":
+        asyncio.run(raw_receiver(pipe, size, messages))
+    else:
+        asyncio.run(tidings_receiver(pipe, size, messages, credentials))
 
 
-def _send(kind: str, pipe: Connection, address: str, size: int, messages: int) -> None:
+def _send(
+    kind: str, pipe: Connection, address: str, size: int, messages: int, credentials: Any
+) -> None:
     if kind == "raw":
         asyncio.run(raw_sender(address, size, messages))
     else:
-        asyncio.run(tidings_sender(pipe, address, size, messages))
+        asyncio.run(tidings_sender(pipe, address, size, messages, credentials))
 
 
 def measure(kind: str, size: int, messages: int) -> float:
-    """Messages per second as the receiver saw them."""
+    """Messages per second as the receiver saw them; ``kind``: raw, tidings or tls."""
+    first, second = run_credentials() if kind == "tls" else (None, None)
     spawn = multiprocessing.get_context("spawn")
     here, there = spawn.Pipe()
     out_here, out_there = spawn.Pipe()
-    receiver = spawn.Process(target=_receive, args=(kind, there, size, messages))
+    receiver = spawn.Process(target=_receive, args=(kind, there, size, messages, second))
     receiver.start()
     address = here.recv()
-    sender = spawn.Process(target=_send, args=(kind, out_there, address, size, messages))
+    sender = spawn.Process(target=_send, args=(kind, out_there, address, size, messages, first))
     sender.start()
     if kind != "raw":
         here.send(out_here.recv())
@@ -176,8 +197,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--mpi", action="store_true", help="over MPI; needs mpiexec")
+    parser.add_argument("--tls", action="store_true", help="TLS against the same in the clear")
     options = parser.parse_args(argv)
     repeats = options.repeats
+    base, ours_name = ("tidings", "tls") if options.tls else ("raw", "tidings")
     # as node processes are started: one thread each, and no idle BLAS threads that spin
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     if options.mpi:
@@ -187,16 +210,16 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     report: dict[str, Callable[..., Any] | Any] = {}
     for name, size, messages in CASES:
-        pairs = [(measure("raw", size, messages), measure("tidings", size, messages))
+        pairs = [(measure(base, size, messages), measure(ours_name, size, messages))
                  for _ in range(repeats)]  # fmt: skip
         ratio = statistics.median(ours / raw for raw, ours in pairs)
         raw, ours = (statistics.median(values) for values in zip(*pairs, strict=True))
         print(
-            f"{name:>7}: raw {raw:9.1f} msg/s {raw * size / 1e6:7.1f} MB/s   "
-            f"tidings {ours:9.1f} msg/s {ours * size / 1e6:7.1f} MB/s   ratio {ratio:.2f}"
+            f"{name:>7}: {base} {raw:9.1f} msg/s {raw * size / 1e6:7.1f} MB/s   "
+            f"{ours_name} {ours:9.1f} msg/s {ours * size / 1e6:7.1f} MB/s   ratio {ratio:.2f}"
         )
-        report[name] = {"raw_per_s": raw, "tidings_per_s": ours, "ratio": ratio}
-    print(json.dumps({"benchmark": "transport", **report}))
+        report[name] = {f"{base}_per_s": raw, f"{ours_name}_per_s": ours, "ratio": ratio}
+    print(json.dumps({"benchmark": "transport_tls" if options.tls else "transport", **report}))
     return 0
 
 

@@ -188,6 +188,7 @@ def _node_plan(
         ),
         trace=experiment.records.trace,
         metrics=experiment.metrics.serve,
+        metrics_host=_metrics_host(experiment),
         linger_s=experiment.metrics.linger,
     )
 
@@ -217,6 +218,12 @@ def _compute(experiment: Experiment, node: int) -> ComputePlan:
         factor=factor,
         spread=compute.spread,
     )
+
+
+def _metrics_host(experiment: Experiment) -> str:
+    """Loopback unless asked; empty for the node's own address, in a network of the run's own."""
+    given = experiment.metrics.host
+    return given or ("" if experiment.launcher.own_network else "127.0.0.1")
 
 
 def _ingress_rates(experiment: Experiment, links: Mapping[int, LinkShape]) -> list[float]:

@@ -21,6 +21,7 @@ from tidings.runtime.simulation import Observer, Simulated, simulate
 from tidings.v1 import records_pb2 as records
 from tidings_coordinator.control import fidelity
 from tidings_coordinator.control.conductor import Conductor
+from tidings_coordinator.control.entrance import uses_tls
 from tidings_coordinator.control.stopping import StopRule
 from tidings_coordinator.control.watch import NodeView, RunView, Watcher, Watchers
 from tidings_coordinator.experiment.dump import dump
@@ -92,7 +93,8 @@ def _run(run: RunPlan, source: str, path: Path, watcher: Watcher, base: Path) ->
     with RunDirectory.create(path) as directory:
         directory.write("experiment.yaml", source)
         directory.write("resolved.yaml", dump(experiment))
-        directory.write_json("environment.json", environment(base))
+        protection = {"tls": uses_tls(experiment)}
+        directory.write_json("environment.json", environment(base) | {"security": protection})
         directory.write_json("graph.json", _graph(run))
         if experiment.launcher.remote:
             ended = experiment.launcher.carry_out(run, directory, watcher)
@@ -195,6 +197,7 @@ async def _conduct(
         wall_s=time.monotonic() - began,
         fidelity=fidelity.report(run, conducted.measured, conducted.finals),
         control_plane_bytes=conducted.control_bytes,
+        security=conducted.security,
     )
 
 

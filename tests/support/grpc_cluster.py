@@ -15,6 +15,7 @@ from tidings.runtime.parts import Parts
 from tidings.runtime.plan import NodePlan
 from tidings.runtime.real_world import RealWorld
 from tidings.runtime.simulation import Simulated
+from tidings.transports.credentials import Credentials
 from tidings.transports.grpc import GrpcTransport
 from tidings.transports.grpc_service import Identity
 from tidings.transports.io_thread import IoThread, WallClock
@@ -35,10 +36,13 @@ class Cluster:
         plans: Sequence[NodePlan],
         recorder: Recorder | None = None,
         reroute: Reroute | None = None,
+        credentials: Callable[[int], Credentials] | None = None,
     ) -> None:
         self.plans = list(plans)
         self.recorder = recorder or Recorder()
         self._reroute = reroute
+        #: by node; None: in the clear
+        self._credentials = credentials
         self.nodes: list[RuntimeNode] = []
         self.transports: list[GrpcTransport] = []
         self.addresses: dict[int, str] = {}
@@ -71,6 +75,7 @@ class Cluster:
             self.io,
             parts.codec.check_length,
             plan.chunk_bytes,
+            None if self._credentials is None else self._credentials(plan.node),
         )
         world = RealWorld(clock, transport, self._record)
         self.transports.append(transport)

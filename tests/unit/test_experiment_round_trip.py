@@ -201,12 +201,15 @@ launcher:
   port: 0
 metrics:
   serve: true
+  host: null
   linger: 0s
 monitor:
   serve: true
   host: 127.0.0.1
   port: 0
   page: true
+security:
+  tls: auto
 records:
   trace: false
 """

@@ -14,7 +14,9 @@ from tidings.runtime.simulation import deadlock_text
 from tidings.v1 import control_pb2 as pb
 from tidings.v1 import records_pb2 as records
 from tidings_coordinator.control import fidelity
+from tidings_coordinator.control.entrance import Entrance
 from tidings_coordinator.control.ordering import order_of
+from tidings_coordinator.control.refusals import Refusals
 from tidings_coordinator.control.server import ControlServer, Session
 from tidings_coordinator.control.stopping import StopRule
 from tidings_coordinator.control.watch import NodeView, RunView, Watcher
@@ -46,6 +48,8 @@ class Conducted:
     reason: str | None
     #: what went wrong, if anything did
     error: RunError | None
+    #: whether the run was protected, and who was turned away
+    security: dict[str, object]
 
 
 @dataclass
@@ -69,7 +73,10 @@ class Conductor:
         self._directory = directory
         self._watcher = watcher
         self._launcher = run.experiment.launcher
-        self._server = ControlServer(run.run, len(run.nodes), self._launcher.anonymous)
+        refusals = Refusals(self._event)
+        anonymous = self._launcher.anonymous
+        self._server = ControlServer(run.run, len(run.nodes), anonymous, refusals)
+        self._entrance = Entrance(run, self._server, refusals, directory.path)
         self._rule = StopRule(run.experiment.stop, run.honest)
         self._view = RunView(
             run.experiment.name,
@@ -106,8 +113,8 @@ class Conductor:
     async def conduct(self, host: str, discovery: str = "") -> Conducted:
         """Run to the end, listening on ``host``, whatever happens; leaves no node behind."""
         error: RunError | None = None
-        address = await self._server.listen(host, self._launcher.port)
         try:
+            address = await self._entrance.open(host, self._watcher)
             await self._prepare(address, discovery)
             await self._until_over()
         except RunError as caught:
@@ -121,7 +128,7 @@ class Conductor:
         finally:
             self._show("ending")
             await self._group.stop()
-            await self._server.close()
+            await self._entrance.close()
         finals = [s.final for s in self._sessions if s.final is not None]
         return Conducted(
             finals,
@@ -130,6 +137,7 @@ class Conductor:
             self._server.size_bytes,
             self._state.reason,
             error,
+            self._entrance.report(),
         )
 
     # -- before the start --------------------------------------------------------------------------
@@ -139,8 +147,11 @@ class Conductor:
         self._event("launching", run=run.run, coordinator=address)
         self._show("starting nodes")
         if self._launcher.anonymous:
-            self._watcher.say(f"waiting for {len(run.nodes)} nodes at {address}")
-        order = order_of(run, address, self._directory.path, discovery)
+            self._watcher.say(
+                f"waiting for {len(run.nodes)} nodes at {address}; "
+                f"{self._entrance.invitation} has what they need in their environment"
+            )
+        order = order_of(run, address, self._directory.path, discovery, self._entrance.join)
         await self._unless_aborted(self._group.start(order))
         await self._barrier("join", lambda s: s.hello is not None, within_s=self._launcher.join_s)
         self._group.joined({s.node: s.hello.pid for s in self._sessions if s.hello is not None})

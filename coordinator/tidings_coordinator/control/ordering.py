@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from tidings_coordinator.launchers.base import Order
 from tidings_coordinator.planning import RunPlan
 
 
-def order_of(run: RunPlan, address: str, directory: Path, discovery: str) -> Order:
+def order_of(
+    run: RunPlan, address: str, directory: Path, discovery: str, join: Mapping[str, str]
+) -> Order:
     """The order for a run whose coordinator listens at ``address``."""
     experiment = run.experiment
     return Order(
@@ -21,4 +24,5 @@ def order_of(run: RunPlan, address: str, directory: Path, discovery: str) -> Ord
         experiment.network.enforce == "kernel",
         None if experiment.byzantine is None else experiment.byzantine.attack.config(),
         discovery,
+        join,
     )

@@ -10,9 +10,17 @@ import grpc
 from grpc import aio
 
 from tidings.errors import UserError
-from tidings.runtime.control import OPTIONS
+from tidings.transports.credentials import Credentials, Gate, guard, node_name
 from tidings.v1 import control_pb2 as pb
 from tidings.v1 import records_pb2 as records
+from tidings_coordinator.control.refusals import Refusals
+
+#: what a node may say in one message; a closing record takes some 100 bytes a neighbour
+_MAX_MESSAGE_BYTES = 4 << 20
+#: how long a call may take to say which node it is
+_HELLO_S = 10.0
+#: messages that say which node they are about
+_SIGNED = ("evaluation", "event", "final", "hello")
 
 
 @dataclass
@@ -40,8 +48,12 @@ class Session:
 class ControlServer:
     """Accepts the nodes of one run; ``changed`` is set whenever any of them says something."""
 
-    def __init__(self, run: str, nodes: int, anonymous: bool = False) -> None:
+    def __init__(
+        self, run: str, nodes: int, anonymous: bool = False, refusals: Refusals | None = None
+    ) -> None:
         self._run = run
+        self._refusals = refusals or Refusals()
+        self.gate = Gate(None)
         #: whether nodes that name no run are let in
         self._anonymous = anonymous
         self.sessions = {node: Session(node) for node in range(nodes)}
@@ -52,25 +64,24 @@ class ControlServer:
         self.size_bytes = 0
         self._server: aio.Server | None = None
 
-    async def listen(self, host: str, port: int) -> str:
+    async def listen(self, host: str, port: int, credentials: Credentials | None = None) -> str:
         """Start; the address. UserError where the port is taken."""
-        self._server = aio.server(options=[*OPTIONS, ("grpc.so_reuseport", 0)])
+        self._server = aio.server(
+            options=[
+                *guard(len(self.sessions)),
+                ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+                # plans of large graphs
+                ("grpc.max_send_message_length", -1),
+            ]
+        )
+        self.gate = Gate(credentials)
         handler = grpc.stream_stream_rpc_method_handler(
             self._attach, pb.NodeMessage.FromString, pb.CoordinatorMessage.SerializeToString
         )
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler("tidings.v1.Coordinator", {"Attach": handler}),)
         )
-        try:
-            bound = self._server.add_insecure_port(f"{host}:{port}")
-        except RuntimeError:
-            bound = 0
-        if bound == 0:
-            self._server = None
-            raise UserError(
-                f"cannot listen on {host}:{port}: the port is taken or the address is not ours; "
-                "choose another with launcher.port, or 0 for any free one"
-            )
+        bound = bind(self.gate, self._server, host, port)
         await self._server.start()
         return f"{host}:{bound}"
 
@@ -99,17 +110,27 @@ class ControlServer:
         messages: AsyncIterator[pb.NodeMessage],
         context: aio.ServicerContext[pb.NodeMessage, pb.CoordinatorMessage],
     ) -> Session:
-        first = await anext(aiter(messages), None)
+        self.gate.let_in(context)
+        try:
+            first = await asyncio.wait_for(anext(aiter(messages), None), _HELLO_S)
+        except TimeoutError:
+            first = None
         if first is None or first.WhichOneof("kind") != "hello":
+            self._refusals.add("no_hello", context.peer())
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "say hello first")
         assert first is not None
         session = self.sessions.get(first.hello.node)
+        if not self.gate.proves(context, node_name(first.hello.node)):
+            refusal = f"the certificate is not node {first.hello.node}'s"
+            self._refusals.add("wrong_certificate", context.peer(), refusal)
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal)
         invited = first.hello.run == self._run or (self._anonymous and not first.hello.run)
         if not invited or session is None or session.hello is not None:
-            await context.abort(
-                grpc.StatusCode.PERMISSION_DENIED,
-                f"run {self._run} has no place for node {first.hello.node} of {first.hello.run}",
+            refusal = (
+                f"run {self._run} has no place for node {first.hello.node} of {first.hello.run}"
             )
+            self._refusals.add("not_admitted", context.peer(), refusal)
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal)
         assert session is not None
         self._take(session, first)
         return session
@@ -118,6 +139,10 @@ class ControlServer:
         """File a message where whoever waits for it will look."""
         self.size_bytes += message.ByteSize()
         kind = message.WhichOneof("kind")
+        if kind in _SIGNED and getattr(message, kind).node != session.node:
+            # a node speaks for itself only
+            self._refusals.add("not_its_own", f"node {session.node}", kind)
+            return
         if kind == "evaluation":
             self.rows.put_nowait(message.evaluation)
         elif kind == "event":
@@ -135,3 +160,14 @@ class ControlServer:
             message = await session.outbox.get()
             self.size_bytes += message.ByteSize()
             await context.write(message)
+
+
+def bind(gate: Gate, server: aio.Server, host: str, port: int) -> int:
+    """Open a port for nodes; its number. UserError where that cannot be."""
+    try:
+        return gate.bind(server, f"{host}:{port}")
+    except OSError:
+        raise UserError(
+            f"cannot listen on {host}:{port}: the port is taken or the address is not ours; "
+            "choose another with launcher.port, or 0 for any free one"
+        ) from None

@@ -36,6 +36,7 @@ from tidings_coordinator.experiment.section import (
     Section,
     refuse,
 )
+from tidings_coordinator.experiment.security import Security
 from tidings_coordinator.experiment.selectors import Nodes, Resolver
 from tidings_coordinator.launchers.base import Launcher
 from tidings_coordinator.launchers.local import Local
@@ -54,6 +55,7 @@ __all__ = [
     "Nic",
     "NicOverride",
     "Records",
+    "Security",
     "Slow",
     "Stop",
     "Target",
@@ -183,6 +185,9 @@ class Metrics(Section):
 
     serve: Flag = True
     """Whether every node serves its metrics."""
+    host: str | None = None
+    """The address that they are served on; 0.0.0.0 for all of a node's. They are not protected. By
+    default loopback's, or a node's own in a network that the launcher makes for the run."""
     linger: Duration = Duration(0)
     """How long nodes and coordinator stay after the run for a last scrape, in real time."""
 
@@ -242,6 +247,8 @@ class Experiment(Section):
     """Prometheus metrics of the nodes."""
     monitor: Monitor = Monitor()
     """The coordinator's web server: live page, its own metrics, service discovery."""
+    security: Security = Security()
+    """Who may take part, and who may read along."""
     records: Records = Records()
     """What is written down beyond the usual."""
 

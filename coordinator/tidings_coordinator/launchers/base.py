@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -58,6 +58,8 @@ class Order:
     attack: dict[str, Any] | None = None
     #: what wants to be scraped, as http_sd; empty where the run is not watched
     discovery: str = ""
+    #: what each node must find in its environment to be let in; secret, never to be in arguments
+    join: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def logs(self) -> Path:
@@ -111,6 +113,8 @@ class Launcher(Plugin):
     transport: ClassVar[TransportKind] = "grpc"
     #: whether the coordinator runs elsewhere too, so that the launcher carries out the whole run
     remote: ClassVar[bool] = False
+    #: whether nodes have a network that is made for the run, with addresses that are not loopback's
+    own_network: ClassVar[bool] = False
     #: where the coordinator listens for nodes
     host: str = "127.0.0.1"
     port: int = 0

@@ -63,6 +63,7 @@ class Compose(Launcher):
     grafana_image: str = "grafana/grafana-oss:11.4.0"
 
     enforces = ("user", "kernel")
+    own_network = True
 
     def __post_init__(self) -> None:
         check_port(self.port)
@@ -134,7 +135,7 @@ class ComposeNodes(NodeGroup):
             self._up = await asyncio.create_subprocess_exec(
                 *command, "up", "-d", "--no-build",
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                env=os.environ | {"COMPOSE_PARALLEL_LIMIT": "8"},
+                env=os.environ | {"COMPOSE_PARALLEL_LIMIT": "8"} | dict(order.join),
             )  # fmt: skip
         if await self._up.wait():
             raise RunError(f"docker compose could not start the nodes; see {log.name}")
@@ -160,6 +161,7 @@ class ComposeNodes(NodeGroup):
                 order.kernel,
                 files_of(order.protocol, order.problem, order.attack),
                 watch,
+                tuple(order.join),
                 launcher.prometheus_image,
                 launcher.grafana_image,
                 order.directory.resolve(),

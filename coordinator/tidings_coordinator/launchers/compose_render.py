@@ -41,6 +41,8 @@ class Stack:
     files: tuple[str, ...] = ()
     #: where Prometheus asks what to scrape; empty for no Prometheus and no Grafana
     discovery: str = ""
+    #: variables that nodes get from the environment of docker compose, for they are secret
+    join: tuple[str, ...] = ()
     prometheus: str = ""
     grafana: str = ""
     #: where Prometheus' own configuration is
@@ -116,6 +118,7 @@ def _node(stack: Stack, node: int) -> dict[str, Any]:
         "image": stack.image,
         "command": ["tidings-node"],
         "environment": ONE_THREAD
+        | dict.fromkeys(stack.join)
         | {
             "TIDINGS_RUN": stack.run,
             "TIDINGS_NODE": str(node),

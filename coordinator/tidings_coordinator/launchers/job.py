@@ -77,7 +77,7 @@ class JobNodes(NodeGroup):
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=os.environ | ONE_THREAD | self._environment,
+                env=os.environ | ONE_THREAD | self._environment | dict(order.join),
                 # Ctrl-C is for the coordinator, which then ends the nodes in order
                 start_new_session=True,
             )

@@ -75,7 +75,7 @@ class LocalNodes(NodeGroup):
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
-                env=os.environ | ONE_THREAD,
+                env=os.environ | ONE_THREAD | dict(order.join),
                 limit=_LINE_LIMIT,
                 # Ctrl-C is for the coordinator, which then ends the nodes in order
                 start_new_session=True,

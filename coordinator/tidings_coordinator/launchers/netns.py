@@ -29,6 +29,7 @@ class NetworkNamespaces(Launcher):
     port: int = 0
 
     enforces = ("user", "kernel")
+    own_network = True
 
     def __post_init__(self) -> None:
         check_port(self.port)

@@ -31,7 +31,16 @@ from tidings.errors import RecordError, UserError
 from tidings.v1 import records_pb2 as records
 
 _APPENDED = ("events", "series", "links", "nodes")
-_PACKAGES = ("tidings", "torch", "numpy", "grpcio", "protobuf", "pydantic", "networkx")
+_PACKAGES = (
+    "tidings",
+    "torch",
+    "numpy",
+    "grpcio",
+    "protobuf",
+    "pydantic",
+    "networkx",
+    "cryptography",
+)
 
 
 class RunDirectory:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +30,8 @@ class Ending:
     control_plane_bytes: int = 0
     #: of the simulator: a hash over every delivery
     trace_hash: str | None = None
+    #: whether the nodes' connections were protected, and who was turned away
+    security: dict[str, Any] = field(default_factory=lambda: {"tls": False, "refused": {}})
 
 
 def goal_of(run: RunPlan) -> Goal | None:
@@ -95,6 +97,7 @@ def result(run: RunPlan, ending: Ending, directory: Path) -> dict[str, Any]:
             for name in ("rate_error", "delay_error_s", "lag_p50_s", "lag_p99_s", "problems")
         },
         "target": None if goal is None else {goal.metric: goal.value},
+        "security": ending.security,
         "to_target": None if goal is None else cost_to(goal, points),
     }
 

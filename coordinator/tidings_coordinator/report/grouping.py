@@ -10,7 +10,7 @@ from tidings_coordinator.experiment.dump import inline
 from tidings_coordinator.report.reading import Run
 
 #: keys that have no part in what the nodes do
-_IGNORED = ("seed", "target", "metrics", "monitor", "records")
+_IGNORED = ("seed", "target", "metrics", "monitor", "records", "security")
 _MISSING = object()
 
 

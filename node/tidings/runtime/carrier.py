@@ -5,14 +5,23 @@ from __future__ import annotations
 from tidings.runtime.parts import Parts
 from tidings.runtime.plan import NodePlan
 from tidings.transports.base import NetworkTransport
+from tidings.transports.credentials import Credentials
 from tidings.transports.identity import Identity
 from tidings.transports.io_thread import IoThread, WallClock
 
 
 def make_transport(
-    plan: NodePlan, parts: Parts, clock: WallClock, io: IoThread, first_rank: int
+    plan: NodePlan,
+    parts: Parts,
+    clock: WallClock,
+    io: IoThread,
+    first_rank: int,
+    credentials: Credentials | None,
 ) -> NetworkTransport:
-    """The node's links, not connected yet; ``first_rank`` is node 0's, where there are ranks."""
+    """The node's links, not connected yet; ``first_rank`` is node 0's, where there are ranks.
+
+    Credentials are for links over gRPC; what protects MPI is up to MPI.
+    """
     ends = (
         Identity(plan.run, plan.node, parts.codec.digest),
         plan.paced_links,
@@ -31,4 +40,4 @@ def make_transport(
         return MpiTransport(*ends, world(), first_rank)
     from tidings.transports.grpc import GrpcTransport
 
-    return GrpcTransport(*ends)
+    return GrpcTransport(*ends, credentials)

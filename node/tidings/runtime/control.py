@@ -8,6 +8,7 @@ from typing import Any
 from grpc import aio
 
 from tidings.errors import RunError
+from tidings.transports.credentials import COORDINATOR, Credentials, connect
 from tidings.transports.io_thread import IoThread
 from tidings.v1 import control_pb2 as pb
 
@@ -17,6 +18,10 @@ OPTIONS: list[tuple[str, Any]] = [
     ("grpc.enable_http_proxy", 0),
     # control traffic must not queue behind model bytes: it has a TCP connection of its own
     ("grpc.use_local_subchannel_pool", 1),
+    # try again within seconds, not minutes
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2000),
     # plans and final records of large graphs
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.max_send_message_length", 64 << 20),
@@ -33,9 +38,10 @@ class CoordinatorLost(RunError):
 class ControlClient:
     """Sends NodeMessages and receives CoordinatorMessages; used from the node's own loop."""
 
-    def __init__(self, io: IoThread, address: str) -> None:
+    def __init__(self, io: IoThread, address: str, credentials: Credentials | None = None) -> None:
         self._io = io
         self._address = address
+        self._credentials = credentials
         self._home = asyncio.get_running_loop()
         self._inbox: asyncio.Queue[pb.CoordinatorMessage | None] = asyncio.Queue()
         self._outbox: asyncio.Queue[pb.NodeMessage | None] | None = None
@@ -46,7 +52,7 @@ class ControlClient:
         await self._io.run(self._connect(timeout_s))
 
     async def _connect(self, timeout_s: float) -> None:
-        self._channel = aio.insecure_channel(self._address, options=OPTIONS)
+        self._channel = connect(self._address, OPTIONS, self._credentials, COORDINATOR)
         try:
             async with asyncio.timeout(timeout_s):
                 await self._channel.channel_ready()

@@ -95,8 +95,12 @@ class ForkServer:
 
         import tidings.runtime.process  # noqa: F401 - for the children
         from tidings.api import Problem, Protocol
+        from tidings.runtime import enrolment
 
         torch.set_num_threads(1)
+        if enrolment.TOKEN in os.environ:
+            # only imported: what the library draws at random it draws in the children
+            enrolment.preload()
         Protocol.parse(self._options["protocol"])
         Problem.parse(self._options["problem"]).preload()
         # keep the garbage collector from touching, and so copying, what the children share

@@ -26,11 +26,12 @@ ONE_THREAD = {
 }
 
 #: exit codes of a node process
-EXIT_OK, EXIT_FAILED, EXIT_COORDINATOR_LOST = 0, 1, 3
+EXIT_OK, EXIT_FAILED, EXIT_REFUSED, EXIT_COORDINATOR_LOST = 0, 1, 2, 3
 
 
 def run_node(seat: Seat) -> int:
     """Take part in a run; the exit code."""
+    from tidings.errors import UserError
     from tidings.runtime.control import CoordinatorLost
     from tidings.runtime.log import configure, get_logger
     from tidings.runtime.process import NodeProcess
@@ -40,6 +41,9 @@ def run_node(seat: Seat) -> int:
     signal.signal(signal.SIGTERM, _exit_now)
     try:
         asyncio.run(NodeProcess(seat).main())
+    except UserError as error:
+        log.error("refused", reason=str(error))
+        return EXIT_REFUSED
     except CoordinatorLost as error:
         log.error("lost", reason=str(error))
         return EXIT_COORDINATOR_LOST
@@ -64,7 +68,8 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
         epilog="Each option can be given in the environment instead: TIDINGS_RUN, TIDINGS_NODE, "
         "TIDINGS_COORDINATOR, TIDINGS_HOST, TIDINGS_ADVERTISE, TIDINGS_METRICS_PORT, "
         "TIDINGS_LOGS, TIDINGS_PATIENCE. The number of a pod of an Indexed Job is its completion "
-        "index.",
+        "index. Where the run uses TLS, the node also needs TIDINGS_TOKEN and TIDINGS_CA, in the "
+        "environment only.",
     )
 
     def add(name: str, default: str | None, text: str, kind: type = str) -> None:

@@ -98,6 +98,8 @@ class NodePlan(_Plan):
     heartbeat_s: float = 0.5
     #: whether the node serves Prometheus metrics, and how long it stays for a last scrape
     metrics: bool = False
+    #: where they are served; empty: where the node listens
+    metrics_host: str = "127.0.0.1"
     linger_s: float = 0.0
 
     @property

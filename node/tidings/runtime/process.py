@@ -16,6 +16,7 @@ from tidings.errors import RunError, UserError
 from tidings.links import kernel
 from tidings.runtime.carrier import make_transport
 from tidings.runtime.control import ControlClient, CoordinatorLost
+from tidings.runtime.enrolment import enrol
 from tidings.runtime.metrics import NodeMetrics
 from tidings.runtime.node import RuntimeNode
 from tidings.runtime.parts import Parts
@@ -23,6 +24,7 @@ from tidings.runtime.plan import NodePlan
 from tidings.runtime.probe import Prober
 from tidings.runtime.real_world import RealWorld
 from tidings.transports.base import NetworkTransport
+from tidings.transports.credentials import Credentials
 from tidings.transports.io_thread import IoThread, WallClock
 from tidings.v1 import control_pb2 as pb
 
@@ -57,6 +59,13 @@ class Seat:
             return address
         return f"{self.advertise}:{address.rpartition(':')[2]}"
 
+    def scraped_at(self, address: str) -> str:
+        """Where others find the metrics that are served on ``address``."""
+        host, _, port = address.rpartition(":")
+        if host in ("0.0.0.0", "::"):
+            return self.reachable(f"{self.host}:{port}")
+        return address
+
 
 class NodeProcess:
     """One node of a run as a process of its own."""
@@ -64,14 +73,17 @@ class NodeProcess:
     def __init__(self, seat: Seat) -> None:
         self._seat = seat
         self._transport: NetworkTransport | None = None
+        self._credentials: Credentials | None = None
 
     async def main(self) -> None:
         """Take part in the run from joining to leaving; raises CoordinatorLost and other errors."""
         torch.set_num_threads(1)
         io = IoThread()
-        control = ControlClient(io, self._seat.coordinator)
+        seat = self._seat
         try:
-            await control.connect(self._seat.patience)
+            self._credentials, address = await enrol(io, seat.node, seat.coordinator, seat.patience)
+            control = ControlClient(io, address, self._credentials)
+            await control.connect(seat.patience)
             control.send(
                 pb.NodeMessage(
                     hello=pb.Hello(
@@ -99,7 +111,7 @@ class NodeProcess:
         plan = NodePlan.model_validate_json((await self._expect(control, "assignment")).plan)
         parts = Parts.of(plan)
         clock = WallClock(plan.time_scale)
-        transport = make_transport(plan, parts, clock, io, self._seat.first_rank)
+        transport = make_transport(plan, parts, clock, io, self._seat.first_rank, self._credentials)
         self._transport = transport
         world = RealWorld(clock, transport, control.send)
         node = RuntimeNode(plan, parts, world)
@@ -128,8 +140,8 @@ class NodeProcess:
     ) -> None:
         listening = pb.Listening(
             data_address=self._seat.reachable(await transport.listen(self._seat.host)),
-            metrics_address=self._seat.reachable(
-                metrics.serve(self._seat.host, self._seat.metrics_port)
+            metrics_address=self._seat.scraped_at(
+                metrics.serve(plan.metrics_host or self._seat.host, self._seat.metrics_port)
             )
             if plan.metrics
             else "",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 
 import grpc
 from grpc import aio
 
 from tidings.errors import WireError
+from tidings.transports.credentials import Credentials, Gate, guard, node_name
 from tidings.transports.grpc_service import (
     DIGEST_KEY,
     OPTIONS,
@@ -19,21 +22,31 @@ from tidings.transports.in_links import InLinks, NodeEnd
 from tidings.v1 import data_pb2 as pb
 from tidings.wire.reader import FrameReader
 
+#: streams of one source that are followed at once; after a cut, the last ones may not have ended
+_STREAMS_PER_SOURCE = 4
+
 
 class GrpcInLinks(InLinks):
     """The server that a node's in-neighbours connect to."""
 
-    def __init__(self, end: NodeEnd) -> None:
+    def __init__(self, end: NodeEnd, credentials: Credentials | None = None) -> None:
         super().__init__(end)
         self._server: aio.Server | None = None
+        self._gate = Gate(credentials)
+        #: by source, oldest first
+        self._streams: defaultdict[int, list[asyncio.Task[object]]] = defaultdict(list)
+        self._replaced: set[asyncio.Task[object]] = set()
+
+    @property
+    def refused(self) -> Counter[str]:
+        """What was refused here, by reason; connections that remained strangers included."""
+        return Counter(dict(self._refused)) + Counter(unauthenticated=self._gate.strangers)
 
     async def listen(self, host: str) -> str:
         """Start serving on a free port of ``host``; the address to connect to."""
-        self._server = aio.server(options=OPTIONS)
+        self._server = aio.server(options=[*OPTIONS, *guard(len(self._sources))])
         self._server.add_generic_rpc_handlers((peer_handlers(self._link, self._ping),))
-        port = self._server.add_insecure_port(f"{host}:0")
-        if port == 0:
-            raise OSError(f"cannot listen on {host}")
+        port = self._gate.bind(self._server, f"{host}:0")
         await self._server.start()
         return f"{host}:{port}"
 
@@ -46,6 +59,9 @@ class GrpcInLinks(InLinks):
         self, request: pb.PingRequest, context: aio.ServicerContext[pb.PingRequest, pb.PingReply]
     ) -> pb.PingReply:
         refusal = self._refusal(request.run, request.digest, request.source)
+        if not self._gate.proves(context, node_name(request.source)):
+            self._refused["wrong_certificate"] += 1
+            refusal = f"the certificate is not node {request.source}'s"
         if refusal is not None:
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal)
         return pb.PingReply(node=self._identity.node)
@@ -58,6 +74,7 @@ class GrpcInLinks(InLinks):
         self.connected.add(source)
         reader = FrameReader(self._check_length)
         frames = refused = 0
+        stream = self._follow(source)
         try:
             async for chunk in chunks:
                 whole = reader.feed(chunk)
@@ -69,15 +86,35 @@ class GrpcInLinks(InLinks):
                     for frame in whole:
                         self._deliver(source, frame)
             reader.close()
+        except asyncio.CancelledError:
+            if stream not in self._replaced:
+                raise
+            self._replaced.discard(stream)
+            refused += 1
+            await context.abort(grpc.StatusCode.ABORTED, "there are newer streams of this node")
         except WireError as error:
             # the stream cannot be followed any further; the sender may open another one
-            self.refused[error.reason] += 1
+            self._refused[error.reason] += 1
             refused += 1
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         finally:
+            self._streams[source].remove(stream)
             if reader.inside_frame and not refused:
-                self.refused["truncated"] += 1
+                self._refused["truncated"] += 1
         return pb.LinkClosed(frames=frames, refused=refused).SerializeToString()
+
+    def _follow(self, source: int) -> asyncio.Task[object]:
+        """Take note of the stream of this task; of too many from one source, the oldest ends."""
+        streams = self._streams[source]
+        followed = [stream for stream in streams if stream not in self._replaced]
+        if len(followed) >= _STREAMS_PER_SOURCE:
+            self._refused["too_many_streams"] += 1
+            self._replaced.add(followed[0])
+            followed[0].cancel()
+        stream = asyncio.current_task()
+        assert stream is not None
+        streams.append(stream)
+        return stream
 
     async def _admit(self, context: aio.ServicerContext[bytes, bytes]) -> int:
         """The peer's number; aborts the call of one that has no link to here."""
@@ -86,7 +123,12 @@ class GrpcInLinks(InLinks):
         text = str(offered.get(SOURCE_KEY, ""))
         source = int(text) if text.isdecimal() else -1
         refusal = self._refusal(run, digest if isinstance(digest, bytes) else b"", source)
+        if not self._gate.proves(context, node_name(source)):
+            self._refused["wrong_certificate"] += 1
+            await context.abort(
+                grpc.StatusCode.PERMISSION_DENIED, f"the certificate is not node {source}'s"
+            )
         if refusal is not None:
-            self.refused["not_admitted"] += 1
+            self._refused["not_admitted"] += 1
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal)
         return source

@@ -7,6 +7,7 @@ import time
 
 from grpc import aio
 
+from tidings.transports.credentials import Credentials, connect, node_name
 from tidings.transports.grpc_service import MAX_WRITE_BYTES, OPTIONS, open_link, ping
 from tidings.transports.out_link import LinkEnd, OutLink
 from tidings.wire.frame import Buffer
@@ -20,9 +21,9 @@ _BROKEN = (aio.AioRpcError, aio.UsageError, asyncio.InvalidStateError)
 class GrpcOutLink(OutLink):
     """A client stream; after a cut it reconnects by itself."""
 
-    def __init__(self, end: LinkEnd) -> None:
+    def __init__(self, end: LinkEnd, credentials: Credentials | None = None) -> None:
         super().__init__(end)
-        self._channel = aio.insecure_channel(end.address, options=OPTIONS)
+        self._channel = connect(end.address, OPTIONS, credentials, node_name(end.peer))
         self._call: aio.StreamUnaryCall[bytes, bytes] | None = None
 
     @property

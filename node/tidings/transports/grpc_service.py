@@ -23,8 +23,6 @@ RUN_KEY, SOURCE_KEY, DIGEST_KEY = "tidings-run", "tidings-source", "tidings-dige
 OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_receive_message_length", MAX_WRITE_BYTES + 4096),
     ("grpc.max_send_message_length", -1),
-    # two nodes on one port would each get some of the other's traffic
-    ("grpc.so_reuseport", 0),
     ("grpc.enable_http_proxy", 0),
     # no sharing of a TCP connection between channels: links are independent
     ("grpc.use_local_subchannel_pool", 1),

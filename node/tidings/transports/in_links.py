@@ -52,10 +52,14 @@ class InLinks(ABC):
         self._wake: asyncio.TimerHandle | None = None
         self._backlog_bytes: Counter[int] = Counter()
         self._drained = asyncio.Event()
-        #: what was refused here, by reason
-        self.refused: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
         self.connected: set[int] = set()
         self.reset()
+
+    @property
+    def refused(self) -> Counter[str]:
+        """What was refused here, by reason."""
+        return self._refused
 
     @abstractmethod
     async def listen(self, host: str) -> str:
