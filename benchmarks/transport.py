@@ -5,7 +5,9 @@ client stream, 16 MiB messages written in slices of 1 MiB and joined at the rece
 written one by one. Tidings: the same
 payloads as ``Weights`` messages through codec, pacer and transport, on a link without shaping.
 
-    python benchmarks/transport.py [--repeats 5]
+    python benchmarks/transport.py [--repeats 5] [--mpi]
+
+With --mpi: over MPI against raw mpi4py instead (benchmarks/transport_mpi.py).
 """
 
 from __future__ import annotations
@@ -173,9 +175,16 @@ def measure(kind: str, size: int, messages: int) -> float:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--repeats", type=int, default=5)
-    repeats = parser.parse_args(argv).repeats
+    parser.add_argument("--mpi", action="store_true", help="over MPI; needs mpiexec")
+    options = parser.parse_args(argv)
+    repeats = options.repeats
     # as node processes are started: one thread each, and no idle BLAS threads that spin
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    if options.mpi:
+        from transport_mpi import compare
+
+        print(json.dumps({"benchmark": "transport over MPI", **compare(repeats)}))
+        return 0
     report: dict[str, Callable[..., Any] | Any] = {}
     for name, size, messages in CASES:
         pairs = [(measure("raw", size, messages), measure("tidings", size, messages))

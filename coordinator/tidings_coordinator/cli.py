@@ -92,6 +92,59 @@ def simulate(
     raise typer.Exit(outcome.exit_code)
 
 
+@app.command()
+@_reported
+def render(
+    file: File,
+    overrides: Overrides = None,
+    instance: Annotated[
+        str, typer.Option(help="the label of its objects; runs side by side need different ones")
+    ] = "tidings",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="a directory to be made, for kubectl apply -k")
+    ] = None,
+) -> None:
+    """Print the Kubernetes manifests of an experiment, for kubectl apply -f -."""
+    from tidings_coordinator.kubernetes.kustomize import manifests, write
+
+    objects = manifests(load(file, _settings(overrides, "kubernetes")), instance)
+    write(objects, out)
+
+
+@app.command()
+@_reported
+def coordinate(
+    file: File,
+    run_id: Annotated[str, typer.Option("--run", help="the run's id; made up if not given")] = "",
+    out: Annotated[Path, typer.Option("--out", help="the run directory, to be made")] = Path("run"),
+) -> None:
+    """Run an experiment in a container: progress and the run directory go to the log."""
+    from tidings_coordinator.kubernetes.pod import coordinate as run_and_ship
+
+    raise typer.Exit(run_and_ship(file, run_id, out))
+
+
+@app.command()
+@_reported
+def ship(directory: Annotated[Path, typer.Argument(help="a run directory")]) -> None:
+    """Write a run directory to standard output as lines that 'tidings collect' understands."""
+    from tidings_coordinator.kubernetes.pod import ship as write_lines
+
+    write_lines(directory)
+
+
+@app.command()
+@_reported
+def collect(
+    directory: Annotated[Path, typer.Argument(help="the run directory, to be made")],
+) -> None:
+    """Take a run directory out of a coordinator's log: kubectl logs JOB | tidings collect DIR."""
+    from tidings_coordinator.kubernetes.pod import collect as take
+
+    take(sys.stdin, directory)
+    _write_report(directory)
+
+
 def _settings(overrides: Sequence[str] | None, launcher: str | None) -> list[str]:
     """What is changed in the file: the launcher first, so that --set can add to it."""
     return [*([] if launcher is None else [f"launcher={launcher}"]), *(overrides or ())]

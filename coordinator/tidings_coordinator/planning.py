@@ -23,6 +23,7 @@ from tidings.runtime.plan import (
 )
 from tidings.units import Duration
 from tidings_coordinator.experiment.model import Experiment
+from tidings_coordinator.experiment.selectors import selects
 from tidings_coordinator.launchers.base import launchers
 from tidings_coordinator.topology.graph import Schedule
 
@@ -56,6 +57,11 @@ class RunPlan:
         """The nodes whose models count."""
         return tuple(i for i in range(len(self.nodes)) if i not in self.byzantine)
 
+    @property
+    def evaluated_by_time(self) -> bool:
+        """Whether models are evaluated at points in time, not in rounds."""
+        return self.nodes[0].evaluate_s is not None
+
     @cached_property
     def links(self) -> dict[tuple[int, int], LinkShape]:
         """All directed links as they were asked for."""
@@ -77,10 +83,29 @@ def plan(experiment: Experiment, run: str) -> RunPlan:
     roles = topology.roles(nodes)
     _check(experiment, schedule, roles)
     union = schedule.union
+    for index, link in enumerate(experiment.network.links):
+        groups = experiment.network.groups
+        if not any(selects(link.on, groups, i, j) for i, j in union.arcs):
+            raise UserError(
+                f"network.links.{index}.on: '{link.on}' selects no link of this topology"
+            )
     plans = tuple(_node_plan(experiment, run, schedule, roles[node], node) for node in range(nodes))
-    found = RunPlan(run, experiment, schedule, roles, topology.layout(union), plans)
-    _check_enforcement(found)
-    return found
+    planned = RunPlan(run, experiment, schedule, roles, topology.layout(union), plans)
+    _check_problem(planned)
+    _check_enforcement(planned)
+    return planned
+
+
+def _check_problem(run: RunPlan) -> None:
+    """That the problem can be dealt out to so many nodes, and suits the protocol."""
+    try:
+        problem = run.parts.problem
+    except (ValueError, MemoryError) as error:
+        raise UserError(f"problem: {error}") from error
+    try:
+        run.experiment.protocol.check_problem(problem)
+    except ValueError as error:
+        raise UserError(f"protocol: {error}") from error
 
 
 def _check_enforcement(run: RunPlan) -> None:
@@ -148,8 +173,8 @@ def _node_plan(
         graph=schedule.facts(),
         links=links,
         nic=nic,
-        enforce=network.enforce,
         transport=transport,
+        enforce=network.enforce,
         attack=_attack(experiment, node),
         wait_for=experiment.wait.for_,
         wait_s=experiment.wait.timeout,

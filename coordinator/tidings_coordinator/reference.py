@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -32,6 +32,7 @@ from tidings_coordinator.experiment.model import Experiment
 from tidings_coordinator.experiment.section import Section
 from tidings_coordinator.experiment.selectors import Nodes
 from tidings_coordinator.markdown import code, markdown, table
+from tidings_coordinator.metrics_reference import metric_tables
 from tidings_coordinator.records import directory, result
 from tidings_coordinator.topology.base import Topology
 
@@ -41,8 +42,6 @@ _GRAPHS = ("ring", "star")
 #: stand for parameters that have no default, by their type in words
 _STAND_INS: dict[str, object] = {"number": 0.1, "whole number": 1}
 _QUANTITIES: tuple[type[Quantity], ...] = (Duration, Rate, Ratio, Size)
-#: metrics' labels whose values do not depend on the run
-_FIXED_LABELS = ("kind", "quantile", "result")
 
 _NOTE = "<!-- Written by `make reference`; changes belong into the docstrings. -->"
 
@@ -262,50 +261,16 @@ def _default(field: FieldInfo) -> str:
 
 
 def _metrics() -> str:
-    rows = [
-        (code(_series_name(metric)), metric.type, _labels(metric), metric.documentation)
-        for metric in _collected()
-    ]
+    of_node, of_run = metric_tables()
     intro = (
-        "Every node serves these at `/metrics` (unless `metrics.serve` is false); the coordinator "
-        "serves the list of nodes for Prometheus' HTTP service discovery, with run, node and "
-        "protocol as labels. They are views of what the run directory records."
+        "Nodes (unless `metrics.serve` is false) and the coordinator (unless `monitor.serve` is) "
+        "serve these at `/metrics`; the coordinator also serves the list of all of them for "
+        "Prometheus' HTTP service discovery, with run, node and protocol as labels. They are "
+        "views of what the run directory records."
     )
-    return _page("Metrics", intro, table(["metric", "type", "labels", "meaning"], rows))
-
-
-def _series_name(metric: Any) -> str:
-    return str(metric.samples[0].name)
-
-
-def _labels(metric: Any) -> str:
-    values: dict[str, dict[str, None]] = {}
-    for sample in metric.samples:
-        for label, value in sample.labels.items():
-            values.setdefault(label, {})[value] = None
-    return ", ".join(
-        f"`{label}` ({', '.join(seen)})" if label in _FIXED_LABELS else code(label)
-        for label, seen in values.items()
+    return _page(
+        "Metrics", intro, "## Of every node", of_node, "## Of the run, at the coordinator", of_run
     )
-
-
-def _collected() -> list[Any]:
-    """What the collector yields for a node with one link, after an evaluation."""
-    from tidings.runtime.metrics import NodeMetrics
-    from tidings.wire.frame import ByteCount
-
-    of = types.SimpleNamespace
-    ledger = of(gradients=0, compute_s=0.0, received=ByteCount(), refused={"late": 0})
-    node = of(
-        ledger=ledger, role="peer", round=0, clock=of(now_s=0.0),
-        protocol=of(kind="d_psgd"), codec=of(dim=DIM),
-    )  # fmt: skip
-    link = of(
-        counts=ByteCount(), messages=0, lost_messages=0, undeliverable_messages=0,
-        lag=of(quantile_ns=lambda quantile: 0),
-    )  # fmt: skip
-    world = of(transport=of(links={1: link}), latest=of(round=0, metrics={"loss": 0.0}))
-    return list(NodeMetrics(cast("Any", node), cast("Any", world)).collect())
 
 
 def _cli() -> str:

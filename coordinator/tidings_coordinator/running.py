@@ -62,14 +62,20 @@ def default_directory(experiment: Experiment, root: Path) -> Path:
 
 
 def run_experiment(
-    experiment: Experiment, source: str, path: Path, watcher: Watcher, base: Path
+    experiment: Experiment,
+    source: str,
+    path: Path,
+    watcher: Watcher,
+    base: Path,
+    run_id: str | None = None,
 ) -> Outcome:
     """Run to the end and write everything down but the report.
 
-    ``source`` is the experiment file as given, ``base`` its directory. Raises UserError before
-    anything is started; what goes wrong later is in the result.
+    ``source`` is the experiment file as given, ``base`` its directory; the run's id is made up
+    where it is not given. Raises UserError before anything is started; what goes wrong later is in
+    the result.
     """
-    run = plan(experiment, f"{experiment.name}-{uuid.uuid4().hex[:8]}")
+    run = plan(experiment, run_id or f"{experiment.name}-{uuid.uuid4().hex[:8]}")
     kernel = experiment.network.enforce == "kernel"
     experiment.launcher.check_machine(list(run.links.values()) if kernel else None)
     try:
@@ -88,6 +94,11 @@ def _run(run: RunPlan, source: str, path: Path, watcher: Watcher, base: Path) ->
         directory.write("resolved.yaml", dump(experiment))
         directory.write_json("environment.json", environment(base))
         directory.write_json("graph.json", _graph(run))
+        if experiment.launcher.remote:
+            ended = experiment.launcher.carry_out(run, directory, watcher)
+            if ended is None:
+                return Outcome(path, read_json(path, "result.json") or {})
+            return _finish(run, ended, directory, watcher)
         monitor = Monitor(run, one_line(read(path)))
         began = time.monotonic()
         try:
@@ -97,18 +108,24 @@ def _run(run: RunPlan, source: str, path: Path, watcher: Watcher, base: Path) ->
                 ending = _simulate(run, directory, watcher, began)
             else:
                 ending = asyncio.run(_conduct(run, directory, watcher, monitor, began))
-            outcome = result(run, ending, path)
-            try:
-                directory.write_json("fidelity.json", ending.fidelity)
-                directory.write_json("result.json", outcome)
-            except RecordError as error:
-                # most likely the reason why the run failed in the first place
-                watcher.say(str(error))
+            outcome = _finish(run, ending, directory, watcher)
             if experiment.monitor.serve:
-                monitor.finish(outcome)
+                monitor.finish(outcome.result)
         finally:
             monitor.close()
-        return Outcome(path, outcome)
+        return outcome
+
+
+def _finish(run: RunPlan, ending: Ending, directory: RunDirectory, watcher: Watcher) -> Outcome:
+    """Write down what the run came to."""
+    found = result(run, ending, directory.path)
+    try:
+        directory.write_json("fidelity.json", ending.fidelity)
+        directory.write_json("result.json", found)
+    except RecordError as error:
+        # most likely the reason why the run failed in the first place
+        watcher.say(str(error))
+    return Outcome(directory.path, found)
 
 
 def _open(monitor: Monitor, run: RunPlan, directory: RunDirectory, watcher: Watcher) -> None:
@@ -129,7 +146,7 @@ def _graph(run: RunPlan) -> dict[str, object]:
         "nodes": len(run.nodes),
         "directed": schedule.union.directed,
         "synchronous": run.experiment.protocol.synchronous,
-        "evaluated_by_time": run.nodes[0].evaluate_s is not None,
+        "evaluated_by_time": run.evaluated_by_time,
         "roles": list(run.roles),
         "byzantine": list(run.byzantine),
         "layout": [[round(float(x), 4), round(float(y), 4)] for x, y in run.layout],
@@ -234,6 +251,11 @@ class _Recorder(Observer):
         self._directory.event(event.name, event.time_s, event.node, **fields)
 
 
+def _interrupt(number: int, frame: object) -> None:
+    """SIGTERM ends a simulated run in the same way as Ctrl-C."""
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
 def _simulate(run: RunPlan, directory: RunDirectory, watcher: Watcher, began: float) -> Ending:
     torch.set_num_threads(1)
     recorder = _Recorder(run, directory, watcher)
@@ -242,6 +264,7 @@ def _simulate(run: RunPlan, directory: RunDirectory, watcher: Watcher, began: fl
     done: Simulated | None = None
     verdict: Verdict = "completed"
     reason: str | None = None
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         done = simulate(
             run.nodes,
@@ -254,8 +277,10 @@ def _simulate(run: RunPlan, directory: RunDirectory, watcher: Watcher, began: fl
         recorder.show(done.time_s, done.nodes)
     except RunError as error:
         verdict, reason = "failed", str(error)
-    except KeyboardInterrupt:
-        verdict, reason = "aborted", "aborted by SIGINT"
+    except KeyboardInterrupt as error:
+        verdict, reason = "aborted", f"aborted by {str(error) or signal.SIGINT.name}"
+    finally:
+        signal.signal(signal.SIGTERM, before)
     finals = done.finals if done else []
     for final in finals:
         directory.final(final)

@@ -20,6 +20,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import math
 import pkgutil
 import re
 import sys
@@ -30,7 +31,13 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
-from pydantic import AfterValidator, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    GetCoreSchemaHandler,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from tidings.errors import ConfigError, UnknownKind, nearest
@@ -141,9 +148,10 @@ def _import_file(path: Path) -> types.ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise UnknownKind(f"{path} cannot be imported: {error}") from error
+        reason = error if isinstance(error, ImportError | SyntaxError) else repr(error)
+        raise UnknownKind(f"{path} cannot be imported: {reason}") from error
     return module
 
 
@@ -179,6 +187,9 @@ class Plugin:
                 f"'{kind}' is not a {singular}: a subclass of {cls.__name__} that is a dataclass",
                 ("kind",),
             )
+        left = [n for n in dir(member) if _is_abstract(getattr(member, n))]
+        if left:
+            raise ConfigError(f"'{kind}' does not define {', '.join(left)}", ("kind",))
         return member.from_parameters(parameters)
 
     @classmethod
@@ -200,7 +211,7 @@ class Plugin:
                 raise ConfigError(f"'{cls.kind}' needs '{name}'", ())
         try:
             return cls(**values)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ConfigError(f"'{cls.kind}': {error}", ()) from error
 
     def config(self) -> dict[str, Any]:
@@ -277,12 +288,19 @@ def from_pydantic(error: ValidationError) -> ConfigError:
     return ConfigError(message, path)
 
 
+def _is_abstract(attribute: object) -> bool:
+    return getattr(attribute, "__isabstractmethod__", False) is True
+
+
 def _fields(member: type) -> tuple[dataclasses.Field[Any], ...]:
     return tuple(field for field in dataclasses.fields(typing.cast("Any", member)) if field.init)
 
 
 def _annotations(member: Any) -> dict[str, Any]:
-    return typing.get_type_hints(member, include_extras=True)
+    try:
+        return typing.get_type_hints(member, include_extras=True)
+    except NameError as error:
+        raise ConfigError(f"'{member.kind}': the type of a parameter: {error}", ()) from error
 
 
 def _adapter(annotation: Any) -> TypeAdapter[Any]:
@@ -291,9 +309,17 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
 
 def _validate(annotation: Any, value: object, name: str) -> Any:
     try:
-        return _adapter(annotation).validate_python(value, strict=_is_plain_scalar(annotation))
+        adapter = _adapter(annotation)
+    except PydanticUserError as error:
+        reason = str(error).partition(". ")[0]
+        raise ConfigError(f"'{name}' is of a type that no file can give: {reason}", ()) from error
+    try:
+        found = adapter.validate_python(value, strict=_is_plain_scalar(annotation))
     except ValidationError as error:
         raise from_pydantic(error).under(name) from error
+    if type(found) is float and not math.isfinite(found):
+        raise ConfigError(f"expected a finite number, got {found}", (name,))
+    return found
 
 
 def _is_plain_scalar(annotation: Any) -> bool:

@@ -18,6 +18,9 @@ NS_PER_S = 1_000_000_000
 
 _NUMBER = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?|\.[0-9]+)\s*([^\s]*)\s*")
 
+#: far beyond any run; without a bound, nanoseconds overflow
+_LONGEST_S = 1e12
+
 
 class Quantity(float):
     """Base of the unit-bearing numbers; subclasses say which units there are."""
@@ -97,6 +100,13 @@ class Duration(Quantity):
         "h": 3600.0,
     }
     aliases: ClassVar[dict[str, str]] = {"µs": "us", "m": "min"}
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        duration = super().parse(value)
+        if duration > _LONGEST_S:
+            raise ValueError(f"'{value}' is too large a {cls.name}")
+        return duration
 
     @property
     def ns(self) -> int:

@@ -44,9 +44,11 @@ SYNCHRONOUS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.fixture(params=["memory", "grpc"])
+@pytest.fixture(params=["memory", "grpc", "mpich", "openmpi"])
 def run(request: pytest.FixtureRequest) -> Run:
     """A way to run plans over the transport under test."""
+    if request.param in ("mpich", "openmpi"):
+        return request.getfixturevalue(request.param).run
     return simulate if request.param == "memory" else run_over_grpc
 
 
@@ -54,23 +56,23 @@ def run(request: pytest.FixtureRequest) -> Run:
 
 
 @pytest.mark.parametrize("name", SYNCHRONOUS)
-def test_synchronous_protocols_end_with_the_same_bits_and_bytes(name: str) -> None:
+def test_synchronous_protocols_end_with_the_same_bits_and_bytes(name: str, real: Run) -> None:
     topology, protocol = SYNCHRONOUS[name]
     attackers = (1,) if name == "robust" else ()
     given = plans(
         6, topology, protocol, DIGITS, 8, link=FAST, attackers=attackers, evaluate_rounds=4
     )
-    memory, grpc = simulate(given), run_over_grpc(given)
-    assert [f.weights_sha256 for f in memory.finals] == [f.weights_sha256 for f in grpc.finals]
-    assert links_of(memory) == links_of(grpc)
-    assert refused(memory) == refused(grpc) == {}
+    memory, network = simulate(given), real(given, Recorder())
+    assert [f.weights_sha256 for f in memory.finals] == [f.weights_sha256 for f in network.finals]
+    assert links_of(memory) == links_of(network)
+    assert refused(memory) == refused(network) == {}
 
 
-def test_evaluations_are_the_same_too() -> None:
+def test_evaluations_are_the_same_too(real: Run) -> None:
     topology, protocol = SYNCHRONOUS["d_psgd"]
     given = plans(4, topology, protocol, DIGITS, 6, link=FAST, evaluate_rounds=2)
     seen = []
-    for way in (simulate, run_over_grpc):
+    for way in (simulate, real):
         recorder = Recorder()
         way(given, recorder)
         seen.append(
@@ -129,11 +131,11 @@ def test_a_link_delivers_in_order_at_most_once(run: Run) -> None:
     assert numbers(recorder, 2) == []
 
 
-def test_the_same_messages_are_lost_everywhere() -> None:
+def test_the_same_messages_are_lost_everywhere(real: Run) -> None:
     lossy = LinkShape(rate_bit_per_s=100e6, loss=0.3)
     given = plans(4, "star", Counting(80), SMALL, link=lossy)
     arrived = []
-    for way in (simulate, run_over_grpc):
+    for way in (simulate, real):
         recorder = Recorder()
         result = way(given, recorder)
         arrived.append({node: numbers(recorder, node) for node in (1, 2, 3)})

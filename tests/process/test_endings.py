@@ -72,6 +72,22 @@ def test_a_signal_ends_the_run_in_order(file: Path, tmp_path: Path, number: sign
     check_readable(out)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_simulated_run_too(
+    file: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    out = tmp_path / "run"
+    with started("simulate", str(file), "--out", str(out), *ENDLESS) as run:
+        while len(lines(out, "series")) < 12:
+            assert run.poll() is None
+        send(run.pid, number)
+        code, text, error = finish(run)
+    assert code == 130, error
+    assert f"run aborted (aborted by {number.name})" in text
+    assert result(out)["run"] == "aborted"
+    check_readable(out)
+
+
 def test_a_second_ctrl_c_ends_it_at_once(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with started("run", str(file), "--out", str(out), *ENDLESS) as run:
@@ -228,3 +244,17 @@ def test_a_deadlock_is_a_verdict(file: Path, tmp_path: Path) -> None:
         assert done.returncode == 1
         assert "nothing can run and no timer is pending" in done.stdout
         assert "node 3: the next Weights since" in done.stdout
+
+
+def test_an_address_that_is_not_ours_is_refused_and_nothing_is_left(
+    file: Path, tmp_path: Path
+) -> None:
+    # of TEST-NET-1, which no machine has
+    for serve in ("true", "false"):
+        out = tmp_path / "run"
+        setting = ["--set", "launcher.host=192.0.2.1", "--set", f"metrics.serve={serve}"]
+        done = tidings("run", str(file), "--out", str(out), "--quiet", *setting)
+        assert done.returncode == 2
+        assert "cannot listen on 192.0.2.1" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not out.exists()

@@ -24,7 +24,7 @@ SHORT: dict[str, tuple[list[str], float]] = {
     "one-peer-exponential": (["stop.rounds=60"], 0.75),
     "quickstart": (["stop.rounds=40"], 0.75),
     "ring-128": (["stop.rounds=5"], 0.1),
-    "text": (["stop.rounds=60"], 0.15),
+    "text": (["stop.rounds=30"], 0.1),
 }
 
 

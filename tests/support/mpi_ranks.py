@@ -1,7 +1,7 @@
-"""The conformance cases as the ranks of an MPI job: ``mpiexec -n N python -m support.mpi_ranks``.
+"""The ranks of an MPI job that runs cases of tests: ``mpiexec -n N python mpi_ranks.py DIRECTORY``.
 
-Each rank takes its plans, runs them one after the other over one MPI, and rank 0 writes what came
-out, so that the test process can compare it with the simulator.
+Each rank is a node of each case that has so many. Cases come as files, and so do the results, so
+that the test process can compare them with the simulator's.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ import asyncio
 import os
 import pickle
 import sys
-from collections.abc import Sequence
+import time
+import traceback
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
@@ -35,8 +34,8 @@ DEADLINE_S = 60.0
 class Rank:
     """One node of one case."""
 
-    def __init__(self, plan: NodePlan, io: IoThread, mpi: MpiThread, recorder: Recorder) -> None:
-        self.plan, self.mpi, self.recorder = plan, mpi, recorder
+    def __init__(self, plan: NodePlan, io: IoThread, mpi: MpiThread) -> None:
+        self.plan, self.mpi, self.recorder = plan, mpi, Recorder()
         parts = Parts.of(plan)
         self.clock = WallClock(plan.time_scale)
         self.transport = MpiTransport(
@@ -60,30 +59,27 @@ class Rank:
         else:
             self.recorder.event(message.event)
 
-    async def barrier(self) -> None:
-        assert await asyncio.to_thread(self.mpi.barrier, DEADLINE_S)
-
     async def run(self) -> dict[str, Any]:
-        """From connecting to closing; the final record, the model and the time."""
+        """From connecting to closing; what the node recorded and its model."""
         await self.transport.listen("")
-        await self.barrier()
+        await self._together()
         failures = await self.transport.connect({j: f"mpi:{j}" for j in self.plan.links}, 10)
         assert not failures, failures
-        await self.barrier()
+        await self._together()
         self.clock.restart()
         self.transport.restart()
         await self.node.begin()
         time_s = self.clock.now_s
         # nobody ends while others still wait for its answers
-        await self.barrier()
+        await self._together()
         await self.node.end()
         await self.world.evaluated()
         await self.transport.flush()
+        await self._together()
         final = self.node.final()
-        await self.barrier()
         self.world.close()
         await self.transport.close()
-        await self.barrier()
+        await self._together()
         return {
             "final": final.SerializeToString(),
             "model": self.node.model.numpy().copy(),
@@ -92,36 +88,48 @@ class Rank:
             "rows": [row.SerializeToString() for row in self.recorder.rows],
         }
 
+    async def _together(self) -> None:
+        await together(self.mpi)
 
-def take_part(cases: Sequence[Sequence[NodePlan]], mpi: MpiThread, out: Path) -> None:
-    """Run this rank's node of every case."""
+
+async def together(mpi: MpiThread) -> None:
+    """Wait for all ranks."""
+    assert await asyncio.to_thread(mpi.barrier, DEADLINE_S), "the others do not come"
+
+
+async def case(plans: list[NodePlan], io: IoThread, mpi: MpiThread) -> dict[str, Any] | None:
+    """This rank's part of a case."""
+    async with asyncio.timeout(DEADLINE_S):
+        if mpi.rank < len(plans):
+            return await Rank(plans[mpi.rank], io, mpi).run()
+        # as often as the others meet
+        for _ in range(5):
+            await together(mpi)
+        return None
+
+
+def main(directory: Path) -> None:
+    """Run cases until there is a file called ``stop``."""
     torch.set_num_threads(1)
-    io = IoThread()
-
-    async def one(plan: NodePlan) -> dict[str, Any]:
-        async with asyncio.timeout(DEADLINE_S):
-            return await Rank(plan, io, mpi, Recorder()).run()
-
-    for number, plans in enumerate(cases):
-        found = asyncio.run(one(plans[mpi.rank]))
-        (out / f"{number}-{mpi.rank}.pickle").write_bytes(pickle.dumps(found))
-    io.stop()
-
-
-def main(job: Path) -> None:
-    """Take the cases from ``job``/cases.pickle, leave the results beside it."""
-    sys.modules["support.mpi_ranks"] = sys.modules["__main__"]
-    mpi = world()
-    cases = pickle.loads((job / "cases.pickle").read_bytes())
+    mpi, io = world(), IoThread()
+    number = 0
     try:
-        take_part(cases, mpi, job)
+        while not (directory / "stop").exists():
+            file = directory / f"{number}.case"
+            if not file.exists():
+                time.sleep(0.005)
+                continue
+            found = asyncio.run(case(pickle.loads(file.read_bytes()), io, mpi))
+            part = directory / f"{number}.{mpi.rank}.part"
+            part.write_bytes(pickle.dumps(found))
+            part.rename(part.with_suffix(".result"))
+            number += 1
     except BaseException:
-        import traceback
-
         traceback.print_exc()
-        # the others would wait for this rank
         sys.stderr.flush()
+        # the others would wait for this rank
         os._exit(1)
+    io.stop()
     mpi.stop()
 
 

@@ -260,3 +260,8 @@ def test_a_users_protocol_that_is_no_dataclass(tmp_path: Path) -> None:
     (tmp_path / "q.yaml").write_text(BASE.replace("kind: d_psgd", "kind: mine.py:Mine"))
     with pytest.raises(ExperimentError, match=r"q\.yaml:\d+: protocol\.kind: .*a dataclass"):
         load(tmp_path / "q.yaml")
+
+
+def test_more_nodes_than_can_be_planned_are_refused() -> None:
+    with pytest.raises(ExperimentError, match="nodes: must be at most 10000, got 10000001"):
+        loads("nodes: 10000001\n")

@@ -202,6 +202,11 @@ launcher:
 metrics:
   serve: true
   linger: 0s
+monitor:
+  serve: true
+  host: 127.0.0.1
+  port: 0
+  page: true
 records:
   trace: false
 """

@@ -128,3 +128,8 @@ def test_what_is_refused(text: str, line: int, message: str) -> None:
 def test_no_text_leads_to_another_error_than_ours(text: str) -> None:
     with pytest.raises(ExperimentError, match=r"^q\.yaml"):
         loads(text, "q.yaml")
+
+
+def test_nesting_without_end_is_refused() -> None:
+    with pytest.raises(YamlError, match="nested too deeply"):
+        parse("a: " + "[" * 5_000 + "]" * 5_000)

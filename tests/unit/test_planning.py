@@ -16,6 +16,7 @@ CHANGING = [
     "one_peer_exponential",
 ]
 ONE_WAY = ["exponential", "{kind: ring, directed: true, mixing: uniform}"]
+PAIRWISE = "{kind: ad_psgd, lr: 1}"
 
 
 def planned(protocol: str, topology: str, more: str = "") -> RunPlan:
@@ -24,18 +25,16 @@ def planned(protocol: str, topology: str, more: str = "") -> RunPlan:
 
 
 @pytest.mark.parametrize("topology", CHANGING)
-@pytest.mark.parametrize(
-    "protocol", ["{kind: choco_sgd, lr: 1}", "{kind: ad_psgd, lr: 1}", "dadao"]
-)
+@pytest.mark.parametrize("protocol", ["{kind: choco_sgd, lr: 1}", PAIRWISE, "dadao"])
 def test_protocols_that_need_one_graph_refuse_a_changing_one(protocol: str, topology: str) -> None:
-    with pytest.raises(UserError, match="topology: .* needs one graph for the whole run"):
+    with pytest.raises(UserError, match=r"topology: .* needs one graph for the whole run"):
         planned(protocol, topology)
 
 
 @pytest.mark.parametrize("topology", ONE_WAY)
-@pytest.mark.parametrize("protocol", ["{kind: ad_psgd, lr: 1}", "dadao"])
+@pytest.mark.parametrize("protocol", [PAIRWISE, "dadao"])
 def test_pairwise_protocols_refuse_one_way_links(protocol: str, topology: str) -> None:
-    with pytest.raises(UserError, match="topology: .* needs every link in both directions"):
+    with pytest.raises(UserError, match=r"topology: .* needs every link in both directions"):
         planned(protocol, topology)
 
 
@@ -47,7 +46,7 @@ def test_protocols_that_keep_the_mean_refuse_weights_that_do_not(protocol: str) 
 
 @pytest.mark.parametrize("topology", ["complete", "ring", "{kind: sequence, of: [star, complete]}"])
 def test_a_protocol_with_a_server_refuses_graphs_without(topology: str) -> None:
-    with pytest.raises(UserError, match="topology: fed_avg needs a server and clients: use star"):
+    with pytest.raises(UserError, match=r"topology: fed_avg needs a server and clients: use star"):
         planned("{kind: fed_avg, lr: 1}", topology)
 
 
@@ -60,3 +59,28 @@ def test_a_protocol_with_a_server_refuses_graphs_without(topology: str) -> None:
 )
 def test_what_works_is_not_refused(protocol: str, topology: str) -> None:
     assert len(planned(f"{{kind: {protocol}, lr: 1}}", topology).nodes) == 8
+
+
+@pytest.mark.parametrize("links", ["0<->2", "5->1"])
+def test_a_shape_for_a_link_that_is_not_there_is_refused(links: str) -> None:
+    network = f"network: {{links: [{{on: 0<->1, rate: 1Mbit/s}}, {{on: {links}, rate: 1Mbit/s}}]}}"
+    with pytest.raises(UserError, match=rf"network\.links\.1\.on: '{links}' selects no link"):
+        planned("{kind: d_psgd, lr: 1}", "ring", network)
+
+
+def test_data_that_does_not_suffice_is_a_mistake_of_the_file() -> None:
+    text = """
+nodes: 20
+protocol: {kind: d_psgd, lr: 0.1}
+problem: {kind: digits, partition: {kind: label_shards, shards_per_node: 90}}
+stop: {rounds: 1}
+"""
+    with pytest.raises(UserError, match=r"problem: 'label_shards' .* needs 1800 samples"):
+        plan(loads(text), "test")
+
+
+def test_a_protocol_that_needs_constants_refuses_a_problem_without() -> None:
+    text = "nodes: 4\nprotocol: dadao\nproblem: digits\nstop: {rounds: 1}\n"
+    with pytest.raises(UserError, match=r"protocol: dadao: .* mu and smoothness; give both"):
+        plan(loads(text), "test")
+    plan(loads(text.replace("dadao", "{kind: dadao, mu: 1, smoothness: 10}")), "test")

@@ -149,3 +149,9 @@ def test_they_are_fields_of_pydantic_models() -> None:
     assert link.model_dump_json() == '{"rate":"1Mbit/s","delay":"2ms"}'
     assert Link.model_validate_json(link.model_dump_json()) == link
     assert Link.model_json_schema()["properties"]["rate"]["examples"] == ["20Mbit/s"]
+
+
+def test_a_duration_fits_into_nanoseconds() -> None:
+    assert Duration.parse("1e12s").ns == 10**21
+    with pytest.raises(ValueError, match="too large a duration"):
+        Duration.parse("1e300s")

@@ -152,6 +152,19 @@ def test_stuck_is_waiting_without_any_timer() -> None:
     assert run(main()) == [False, True, False, False]
 
 
+def test_a_node_that_works_beside_a_wait_is_not_stuck() -> None:
+    """As a reactive protocol does: its handlers wait for messages while it computes."""
+
+    async def main() -> list[bool]:
+        waiting = Waiting()
+        with waiting.doing("the next Message", now_s()):
+            with waiting.working():
+                computing = waiting.stuck
+            return [computing, waiting.stuck]
+
+    assert run(main()) == [False, True]
+
+
 def test_a_cancelled_wait_is_forgotten() -> None:
     async def main() -> list[str]:
         waiting = Waiting()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tidings.errors import RunError
 from tidings.v1 import records_pb2 as records
 from tidings_coordinator.experiment.model import Stop
 
@@ -20,9 +21,11 @@ class StopRule:
         return self._stop.bytes is not None
 
     def row(self, row: records.Evaluation) -> str | None:
-        """A node was evaluated."""
-        if self._stop.accuracy is None or "accuracy" not in row.metrics:
+        """A node was evaluated. RunError where that says nothing of the accuracy."""
+        if self._stop.accuracy is None:
             return None
+        if "accuracy" not in row.metrics:
+            raise RunError("stop.accuracy: this problem has no accuracy, only a loss")
         self._accuracy[row.node] = row.metrics["accuracy"]
         known = [self._accuracy.get(node) for node in self._honest]
         if any(value is None for value in known):

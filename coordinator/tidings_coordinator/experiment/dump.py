@@ -26,7 +26,11 @@ def dump(experiment: Experiment) -> str:
 
     ``loads(dump(e)) == e``. Files of the user appear with absolute paths, nodes one by one.
     """
-    data = experiment.model_dump(mode="json", by_alias=True)
+    return dump_data(experiment.model_dump(mode="json", by_alias=True))
+
+
+def dump_data(data: Any) -> str:
+    """An experiment's plain data as YAML."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 

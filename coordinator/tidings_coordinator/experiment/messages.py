@@ -18,6 +18,7 @@ _EXPECTED = {
     "float_type": "expected a number",
     "greater_than": "must be above {gt:g}",
     "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
     "int_type": "expected a whole number",
     "model_type": "expected keys with values",
     "string_type": "expected text",

@@ -91,6 +91,10 @@ def _policy(value: object) -> object:
     raise ValueError(f"write 'all', 'live' or a number from 1 on, not {value!r}{hint}")
 
 
+#: weights are dense matrices: beyond this, planning takes gigabytes and hours
+MAX_NODES = 10_000
+
+
 class Byzantine(Section):
     """Nodes that attack: what they send is not what the protocol would send."""
 
@@ -210,7 +214,7 @@ class Experiment(Section):
     """What the run is called; the file's name without its suffix if left out."""
     seed: Annotated[StrictInt, Field(ge=0)] = 0
     """Where all randomness starts: data, models, batches, graphs, losses."""
-    nodes: Annotated[StrictInt, Field(ge=2)]
+    nodes: Annotated[StrictInt, Field(ge=2, le=MAX_NODES)]
     """The number of nodes; they are numbered from 0."""
     topology: Topology = Ring()
     """Who sends to whom, and the weights of averaging."""

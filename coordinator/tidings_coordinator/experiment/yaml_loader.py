@@ -93,6 +93,8 @@ def parse(text: str) -> Document:
         line = text.count("\n", 0, error.position) + 1
         code = ord(error.character) if isinstance(error.character, str) else error.character
         raise YamlError(f"not valid YAML: the character U+{code:04X} is not text", line) from error
+    except RecursionError as error:
+        raise YamlError("not valid YAML here: nested too deeply", 1) from error
     document = Document(None)
     if node is None:
         return document

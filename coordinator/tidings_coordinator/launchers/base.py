@@ -7,12 +7,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tidings.errors import RunError
 from tidings.links.shape import LinkShape
 from tidings.registry import Plugin, Registry
 from tidings.runtime.plan import TransportKind
+
+if TYPE_CHECKING:
+    from tidings_coordinator.control.watch import Watcher
+    from tidings_coordinator.planning import RunPlan
+    from tidings_coordinator.records.directory import RunDirectory
+    from tidings_coordinator.records.result import Ending
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,8 @@ class Launcher(Plugin):
     virtual: ClassVar[bool] = False
     #: what carries messages between its nodes
     transport: ClassVar[TransportKind] = "grpc"
+    #: whether the coordinator runs elsewhere too, so that the launcher carries out the whole run
+    remote: ClassVar[bool] = False
     #: where the coordinator listens for nodes
     host: str = "127.0.0.1"
     port: int = 0
@@ -122,6 +130,10 @@ class Launcher(Plugin):
     def group(self) -> NodeGroup:
         """A group of nodes, not started yet."""
         raise NotImplementedError(f"the launcher '{self.kind}' starts no nodes")
+
+    def carry_out(self, run: RunPlan, directory: RunDirectory, watcher: Watcher) -> Ending | None:
+        """Where ``remote``: the whole run; None where ``directory`` has its result already."""
+        raise NotImplementedError(f"the launcher '{self.kind}' has its coordinator here")
 
 
 launchers: Registry[Launcher] = Registry("launchers", "tidings_coordinator.launchers")

@@ -18,6 +18,7 @@ from tidings_coordinator.launchers.base import Exit, NodeGroup, Order
 #: how long the command may take to end after its nodes, and after it was told to
 _END_S = 5.0
 _LOOK_S = 0.2
+_NEWS_S = 1.0
 
 #: what the commands say of a rank that ended: by rank or by process, with a code or a signal
 _BY_RANK = (
@@ -117,9 +118,14 @@ class JobNodes(NodeGroup):
         while process.returncode is None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), _LOOK_S)
-            for node in sorted(set(self._vanished()) - gone):
-                gone.add(node)
-                if process.returncode is None and not self._stopping:
+            vanished = set(self._vanished()) - gone
+            gone |= vanished
+            if vanished and process.returncode is None:
+                # the command may be about to say more
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(process.wait(), _NEWS_S)
+            if self._culprit() is None and not self._stopping:
+                for node in sorted(vanished):
                     self.exits.put_nowait(Exit(node, None))
         if self._stopping:
             return

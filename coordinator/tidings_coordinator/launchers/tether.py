@@ -1,4 +1,4 @@
-"""``python -m tidings_coordinator.launchers.tether PARENT COMMAND...``: a command that ends with us.
+"""``python -m tidings_coordinator.launchers.tether PARENT COMMAND...``: ends when PARENT does.
 
 Becomes the command, which is sent SIGTERM when the parent process dies. A program of its own,
 because a process with gRPC threads must not run code between fork and exec.

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tidings_coordinator.planning import RunPlan
 from tidings_coordinator.records.result import goal_of
-from tidings_coordinator.records.series import Point, cost_to, point_of
+from tidings_coordinator.records.series import Point, Row, StepGroups, cost_to, point_of
 
 #: beyond that many points every second one is forgotten
 _MAX_POINTS = 2000
-#: rounds that are known of some nodes only
-_MAX_OPEN = 256
 
 
 class GrowingCurve:
@@ -20,10 +19,11 @@ class GrowingCurve:
     def __init__(self, run: RunPlan) -> None:
         self._nodes = len(run.nodes)
         self._byzantine = set(run.byzantine)
-        self._synchronous = run.experiment.protocol.synchronous
+        self._aligned = run.experiment.protocol.synchronous and not run.evaluated_by_time
+        self._groups = StepGroups(self._nodes)
         self._rows = 0
-        #: synchronous: round -> node -> row; else the latest row of each node, under 0
-        self._open: dict[int, dict[int, dict[str, Any]]] = {}
+        #: the latest row of each node, where they do not go in step
+        self._latest: dict[int, dict[str, Any]] = {}
         self.goal = goal_of(run)
         self.points: list[Point] = []
         self.first: Point | None = None
@@ -31,25 +31,18 @@ class GrowingCurve:
         #: bytes, seconds and rounds to the goal, once it has been met
         self.cost: dict[str, float] | None = None
 
-    def add(self, row: dict[str, Any]) -> Point | None:
-        """Take a row; the point that it completes, if it does."""
+    def add(self, row: dict[str, Any]) -> list[Point]:
+        """Take a row; the points that it completes."""
+        if self._aligned:
+            return [self._complete(group) for group in self._groups.add(row)]
         self._rows += 1
-        key = row["round"] if self._synchronous else 0
-        group = self._open.setdefault(key, {})
-        group[row["node"]] = row
-        if len(group) < self._nodes:
-            if len(self._open) > _MAX_OPEN:
-                # rounds that a dead node will never complete
-                del self._open[min(self._open)]
-            return None
-        if self._synchronous:
-            del self._open[key]
-        elif self._rows % self._nodes:
-            return None
-        return self._complete(group)
+        self._latest[row["node"]] = row
+        if len(self._latest) < self._nodes or self._rows % self._nodes:
+            return []
+        return [self._complete([row for _, row in sorted(self._latest.items())])]
 
-    def _complete(self, group: dict[int, dict[str, Any]]) -> Point:
-        point = point_of([row for _, row in sorted(group.items())], self._byzantine)
+    def _complete(self, group: Sequence[Row]) -> Point:
+        point = point_of(group, self._byzantine)
         self.first = self.first or point
         self.last = point
         if self.cost is None and self.goal is not None:

@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Any
 
-from tidings_coordinator.control.watch import RunView, Watcher
+from tidings_coordinator.control.watch import NodeView, RunView, Watcher
 from tidings_coordinator.monitoring.curve import GrowingCurve
 from tidings_coordinator.monitoring.stream import Hub
 from tidings_coordinator.planning import RunPlan
@@ -41,7 +41,11 @@ class LiveRun(Watcher):
         self._closing: dict[int, dict[int, int]] = {}
         self.began_s = time.time()
         self.curve = GrowingCurve(run)
-        self.view = RunView(run.experiment.name)
+        self.view = RunView(
+            run.experiment.name,
+            nodes={node.node: NodeView() for node in run.nodes},
+            honest=run.honest,
+        )
         #: how often each kind of event has happened
         self.happened: Counter[str] = Counter()
         #: result.json, once there is one
@@ -77,8 +81,7 @@ class LiveRun(Watcher):
             self._event(line)
         elif name == "series":
             with self.hub.lock:
-                point = self.curve.add(dict(line))
-                if point is not None:
+                for point in self.curve.add(dict(line)):
                     self.hub.publish("point", _point(point) | {"cost": self.curve.cost})
         elif name == "links":
             self._closing.setdefault(line["source"], {})[line["target"]] = line["bytes"]["total"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,9 @@ from tidings.runtime.evaluation import consensus_distance
 from tidings_coordinator.records.directory import read_json, read_lines
 
 Row = Mapping[str, Any]
+
+#: rounds that are known of some nodes only
+_MAX_OPEN = 256
 
 
 @dataclass(frozen=True)
@@ -48,16 +50,47 @@ def curve(path: Path) -> list[Point]:
     nodes = {row["node"] for row in rows}
     # nodes that evaluate by time do so in different rounds even if they go in step
     aligned = graph.get("synchronous") and not graph.get("evaluated_by_time")
-    groups = _by_round(rows, nodes) if aligned else _by_time(rows, nodes)
+    groups = _by_round(rows, len(nodes)) if aligned else _by_time(rows, nodes)
     return [point_of(group, byzantine) for group in groups]
 
 
-def _by_round(rows: Iterable[Row], nodes: set[int]) -> list[list[Row]]:
-    """Rows of the same round; rounds that not every node has reached are left out."""
-    rounds: dict[int, dict[int, Row]] = defaultdict(dict)
-    for row in rows:
-        rounds[row["round"]][row["node"]] = row
-    return [_in_order(group) for _, group in sorted(rounds.items()) if set(group) == nodes]
+class StepGroups:
+    """Rows of nodes that go in step, put together by round as they come.
+
+    A round is complete when every node has a row for it. A node that has ended is as it was in its
+    final row, if that is of an earlier round; rounds that a node never reached are left out.
+    """
+
+    def __init__(self, nodes: int) -> None:
+        self._nodes = nodes
+        self._open: dict[int, dict[int, Row]] = {}
+        self._final: dict[int, Row] = {}
+
+    def add(self, row: Row) -> list[list[Row]]:
+        """Take a row; the rounds that it completes, in order, each with its rows in node order."""
+        self._open.setdefault(row["round"], {})[row["node"]] = row
+        if row["final"]:
+            self._final[row["node"]] = row
+        candidates = sorted(self._open) if row["final"] else [row["round"]]
+        found = ((round_, self._whole(round_)) for round_ in candidates)
+        complete = {round_: group for round_, group in found if len(group) == self._nodes}
+        for round_ in complete:
+            del self._open[round_]
+        while len(self._open) > _MAX_OPEN:
+            # rounds that a dead node will never complete
+            del self._open[min(self._open)]
+        return [_in_order(group) for group in complete.values()]
+
+    def _whole(self, round_: int) -> dict[int, Row]:
+        ended = {node: row for node, row in self._final.items() if row["round"] < round_}
+        return ended | self._open[round_]
+
+
+def _by_round(rows: Iterable[Row], nodes: int) -> list[list[Row]]:
+    """The complete rounds, in order."""
+    groups = StepGroups(nodes)
+    complete = [group for row in rows for group in groups.add(row)]
+    return sorted(complete, key=lambda group: max(row["round"] for row in group))
 
 
 def _by_time(rows: Sequence[Row], nodes: set[int]) -> list[list[Row]]:

@@ -188,6 +188,14 @@ class Node(ABC):
         ``metrics`` are further numbers for the series, for example a staleness.
         """
 
+    @abstractmethod
+    async def catch_up(self, round_: int) -> None:
+        """Go to ``round_``, having had no part in the rounds since the last one reported.
+
+        For nodes that are told which round it is, as the clients of a server are. Evaluations
+        that fell due meanwhile are made up for: call it before anything is changed.
+        """
+
     # -- messages ----------------------------------------------------------------------------
 
     @abstractmethod

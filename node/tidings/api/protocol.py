@@ -10,6 +10,7 @@ import torch
 
 from tidings.api.message import Inbox, Message, Weights
 from tidings.api.node import GraphFacts, Node, Outgoing
+from tidings.api.plugins import LocalProblem
 from tidings.registry import Plugin, Registry
 
 
@@ -29,6 +30,12 @@ class Protocol(Plugin):
     #: bit over real networks too
     synchronous: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        """ValueError for parameters that make no sense; override, and call this one too."""
+        lr = getattr(self, "lr", 0.0)
+        if lr < 0:
+            raise ValueError(f"lr must not be negative, got {lr:g}")
+
     @abstractmethod
     async def run(self, node: Node) -> None:
         """Take part in the run as ``node``."""
@@ -45,6 +52,12 @@ class Protocol(Plugin):
         """ValueError where the protocol cannot run on a graph with these in-degrees.
 
         Called before anything is started; override to ask for more.
+        """
+
+    def check_problem(self, problem: LocalProblem) -> None:
+        """ValueError where the protocol cannot work on this problem.
+
+        Called with node 0's share before anything is started.
         """
 
     def traffic(self, graph: GraphFacts) -> Mapping[type[Message], float]:

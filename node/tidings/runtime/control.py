@@ -20,6 +20,9 @@ OPTIONS: list[tuple[str, Any]] = [
     # plans and final records of large graphs
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.max_send_message_length", 64 << 20),
+    # nodes may be there minutes before their coordinator and its name are, and must not miss it
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.dns_min_time_between_resolutions_ms", 1000),
 ]
 
 

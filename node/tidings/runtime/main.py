@@ -62,7 +62,9 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
         "experiment says 'launcher: external'. With FILE: one rank of a whole run, as in "
         "mpiexec -n 9 tidings-node FILE, where rank 0 coordinates and the others are the nodes.",
         epilog="Each option can be given in the environment instead: TIDINGS_RUN, TIDINGS_NODE, "
-        "TIDINGS_COORDINATOR, TIDINGS_HOST, TIDINGS_ADVERTISE, TIDINGS_METRICS_PORT, TIDINGS_LOGS.",
+        "TIDINGS_COORDINATOR, TIDINGS_HOST, TIDINGS_ADVERTISE, TIDINGS_METRICS_PORT, "
+        "TIDINGS_LOGS, TIDINGS_PATIENCE. The number of a pod of an Indexed Job is its completion "
+        "index.",
     )
 
     def add(name: str, default: str | None, text: str, kind: type = str) -> None:
@@ -71,11 +73,13 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
 
     parser.add_argument("file", nargs="?", help="an experiment, for a whole run under mpiexec")
     add("run", "", "the run's id; left out, whatever run the coordinator has")
-    add("node", None, "this node's number, from 0; left out, its MPI rank", int)
+    completion = os.environ.get("JOB_COMPLETION_INDEX")
+    add("node", completion, "this node's number, from 0; left out, its MPI rank", int)
     add("coordinator", None, "host:port of the coordinator")
     add("host", "127.0.0.1", "address to listen on")
     add("advertise", "", "host name under which others reach this node, if not --host")
     add("metrics-port", "0", "port of its Prometheus metrics; 0 for any free one", int)
+    add("patience", "30", "wall seconds for which it dials a coordinator that is not there", float)
     add("logs", None, "directory for a file with what this node says, instead of standard error")
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
@@ -123,6 +127,7 @@ def main(argv: list[str] | None = None) -> int:
             host=options.host,
             advertise=options.advertise,
             metrics_port=options.metrics_port,
+            patience=options.patience,
         )
     )
 

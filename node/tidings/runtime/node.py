@@ -20,10 +20,11 @@ from tidings.api.node import Ask, Commit, Node, Offer, Outcome, Outgoing, Tasks,
 from tidings.errors import NodeCrashed, WireError
 from tidings.runtime.byzantine import attacker_for
 from tidings.runtime.exchange import Exchanger, retry_interval_s
-from tidings.runtime.ledger import Ledger, measure
+from tidings.runtime.ledger import Ledger
 from tidings.runtime.mailbox import Mailbox
 from tidings.runtime.parts import Parts
 from tidings.runtime.plan import NodePlan, derive_rng
+from tidings.runtime.reporting import Reporter
 from tidings.runtime.tasks import TaskBlock
 from tidings.runtime.waiting import Waiting
 from tidings.runtime.world import World
@@ -65,8 +66,7 @@ class RuntimeNode(Node):
         self._ended = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
         self._answers: asyncio.Task[None] | None = None
-        self._last_evaluation_s = 0.0
-        self._reported: dict[str, float] = {}
+        self._reporter = Reporter(plan, self.problem, world)
         world.transport.receive = self._receive
         world.transport.suspect = self._suspect
 
@@ -171,7 +171,8 @@ class RuntimeNode(Node):
         began_s = self.clock.now_s
         plan, luck = self.plan.compute, self.rng("compute time")
         cost_s = plan.cost_s(gradients, self._world.native, luck)
-        result = await self._world.compute(work, cost_s, plan.factor)
+        with self.waiting.working():
+            result = await self._world.compute(work, cost_s, plan.factor)
         self._alive()
         self.ledger.gradients += 1
         self.ledger.compute_s += self.clock.now_s - began_s
@@ -188,25 +189,16 @@ class RuntimeNode(Node):
 
     async def report(self, **metrics: float) -> None:
         self._alive()
-        self.ledger.completed, self._reported = self.round + 1, metrics
-        every, every_s = self.plan.evaluate_rounds, self.plan.evaluate_s
-        due = every is not None and self.ledger.completed % every == 0
-        if every_s is not None:
-            due = due or self.clock.now_s >= self._last_evaluation_s + every_s
-        if due and self.ledger.completed != self.plan.stop_rounds:
-            await self._evaluate(final=False)
+        await self._reporter.report(self.ledger, self.model, self.round, metrics)
+
+    async def catch_up(self, round_: int) -> None:
+        self._alive()
+        await self._reporter.catch_up(self.ledger, self.model, round_)
+        self.round = round_
 
     async def _evaluate(self, final: bool) -> None:
         self._alive()
-        self._last_evaluation_s = self.clock.now_s
-        x = self.model.clone()
-        row = self.ledger.row(self.clock.now_s, final, self._reported)
-
-        def work() -> records.Evaluation:
-            measure(row, self.problem.evaluate(x), x, self.plan.seed)
-            return row
-
-        await self._world.evaluate(work)
+        await self._reporter.evaluate(self.ledger, self.model, final=final)
 
     # -- messages ------------------------------------------------------------------------
 
@@ -229,14 +221,16 @@ class RuntimeNode(Node):
         encoded = {key: self.codec.encode(m, self.round) for key, m in distinct.items()}
         for target in sorted(outgoing):
             self._alive()
-            await self._world.transport.send(target, encoded[id(outgoing[target])])
+            with self.waiting.working():
+                await self._world.transport.send(target, encoded[id(outgoing[target])])
 
     async def _transmit(
         self, target: int, message: Message | None, exchange: pb.Exchange | None
     ) -> None:
         self._alive()
         frame = self.codec.encode(message, self.round, exchange)
-        await self._world.transport.send(target, frame)
+        with self.waiting.working():
+            await self._world.transport.send(target, frame)
         self._alive()
 
     async def gather(
@@ -250,7 +244,7 @@ class RuntimeNode(Node):
         self._alive()
         sources = set(self.in_neighbors if of is None else of)
         round_ = self.round
-        policy = self._wait_for() if wait_for is None else wait_for
+        policy = self.plan.wait_for if wait_for is None else wait_for
         await self._wait_round(kind, round_, sources, policy, within_s)
         taken = self._mailbox.take_round(kind, round_, sources)
         missing = tuple(sorted(sources - set(taken)))
@@ -275,12 +269,6 @@ class RuntimeNode(Node):
             kind, round_, pending, need, self._deadline(within_s), self.clock.now_s, live
         )
         self._alive()
-
-    def _wait_for(self) -> WaitFor:
-        wait_for = self.plan.wait_for
-        if isinstance(wait_for, int):
-            return wait_for
-        return "live" if wait_for == "live" else "all"
 
     def _deadline(self, within_s: float | None) -> float | None:
         """A deadline in loop seconds; None for never."""
@@ -402,6 +390,6 @@ class RuntimeNode(Node):
         Where a message is sent by one role only, no neighbour sends it: they have the other one.
         """
         sources = sources & set(self.in_neighbors) if kind.sender is None else set()
-        await self._wait_round(kind, self.round, sources, self._wait_for(), None)
+        await self._wait_round(kind, self.round, sources, self.plan.wait_for, None)
         heard = self._mailbox.heard(kind, self.round) & sources
         return Inbox({j: self._mailbox.peek(kind, self.round, j) for j in heard})

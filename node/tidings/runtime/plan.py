@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from tidings.api.node import GraphFacts
+from tidings.api.node import GraphFacts, WaitFor
 from tidings.links.shape import LinkShape, NicShape
 
 TransportKind = Literal["grpc", "mpi"]
@@ -75,13 +75,13 @@ class NodePlan(_Plan):
     #: outgoing links
     links: dict[int, LinkShape]
     nic: NicShape = NicShape()
-    #: who imposes rates and delays: the node's own pacer, or the kernel
-    enforce: Literal["user", "kernel"] = "user"
     #: what carries messages between nodes
     transport: TransportKind = "grpc"
+    #: who imposes rates and delays: the node's own pacer, or the kernel
+    enforce: Literal["user", "kernel"] = "user"
     attack: AttackPlan | None = None
     #: "all", "live" or a number
-    wait_for: str | int = "all"
+    wait_for: WaitFor = "all"
     wait_s: float = 30.0
     #: rounds (or local steps) after which the node is finished; None: until it is told
     stop_rounds: int | None = None

@@ -48,6 +48,8 @@ class Seat:
     metrics_port: int = 0
     #: the MPI rank of node 0
     first_rank: int = 0
+    #: wall seconds for which it dials a coordinator that is not there yet
+    patience: float = _CONNECT_S
 
     def reachable(self, address: str) -> str:
         """An address that this node listens on, as others are to dial it."""
@@ -69,7 +71,7 @@ class NodeProcess:
         io = IoThread()
         control = ControlClient(io, self._seat.coordinator)
         try:
-            await control.connect(_CONNECT_S)
+            await control.connect(self._seat.patience)
             control.send(
                 pb.NodeMessage(
                     hello=pb.Hello(

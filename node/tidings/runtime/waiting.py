@@ -35,6 +35,7 @@ class Waiting:
 
     def __init__(self) -> None:
         self._waits: list[_Wait] = []
+        self._working = 0
 
     def describe(self) -> list[str]:
         """What the node waits for, one line each."""
@@ -42,8 +43,18 @@ class Waiting:
 
     @property
     def stuck(self) -> bool:
-        """Whether the node waits, and no timer will end any of its waits."""
-        return bool(self._waits) and not any(wait.timed for wait in self._waits)
+        """Whether the node waits, does nothing beside, and no timer will end any of its waits."""
+        idle = bool(self._waits) and self._working == 0
+        return idle and not any(wait.timed for wait in self._waits)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Something that ends by itself: while it lasts the node is not stuck."""
+        self._working += 1
+        try:
+            yield
+        finally:
+            self._working -= 1
 
     async def round(
         self,

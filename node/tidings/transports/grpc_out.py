@@ -9,6 +9,7 @@ from grpc import aio
 
 from tidings.transports.grpc_service import MAX_WRITE_BYTES, OPTIONS, open_link, ping
 from tidings.transports.out_link import LinkEnd, OutLink
+from tidings.wire.frame import Buffer
 
 #: real seconds between attempts to come back after a cut
 _RETRY_S = (0.2, 0.4, 0.8, 1.6, 2.0)
@@ -44,12 +45,13 @@ class GrpcOutLink(OutLink):
         await ping(self._channel, self._identity, timeout_s)
         return time.perf_counter() - began
 
-    async def write(self, pieces: list[bytes], whole: bool) -> bool:
+    async def write(self, pieces: list[Buffer], whole: bool) -> bool:
         """As OutLink.write."""
         call = self._call
         if call is None:
             return False
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        # gRPC takes nothing but bytes; what is bytes already is not copied
+        data = bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
         try:
             for start in range(0, len(data), MAX_WRITE_BYTES):
                 await call.write(data[start : start + MAX_WRITE_BYTES])

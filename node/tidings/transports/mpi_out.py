@@ -20,7 +20,7 @@ from tidings.transports.mpi_in import (
 )
 from tidings.transports.mpi_thread import MpiThread
 from tidings.transports.out_link import LinkEnd, OutLink
-from tidings.wire.frame import PREFIX
+from tidings.wire.frame import PREFIX, Buffer
 
 #: what may be on its way at once; MPI needs the next message early to keep the line busy
 _WINDOW_BYTES = 16 << 20
@@ -70,7 +70,7 @@ class MpiOutLink(OutLink):
             await answer
         return time.perf_counter() - began
 
-    async def write(self, pieces: list[bytes], whole: bool) -> bool:
+    async def write(self, pieces: list[Buffer], whole: bool) -> bool:
         """As OutLink.write; waits while too much is on its way."""
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         tag = CHUNK

@@ -29,6 +29,7 @@ _UNEXPLAINED_S = 15.0
 #: how long the others may take to come to the end of the job
 _LEAVE_S = 120.0
 _FINALIZE_S = 10.0
+_LAST_WORDS_S = 0.02
 #: receives that are under way from one rank at a time
 _MAX_RECEIVING = 4
 #: messages that are begun to be received at one look
@@ -189,8 +190,7 @@ class MpiThread:
         try:
             while not self._stopping:
                 self._rest(self._step())
-            if not self._dead:
-                self._mpi.Finalize()
+            self._finalize()
         except BaseException as error:
             self._error = error
             if self._receiver is not None:
@@ -198,6 +198,16 @@ class MpiThread:
                 traceback.print_exc()
                 sys.stderr.flush()
                 os._exit(_EXIT_BROKEN)
+
+    def _finalize(self) -> None:
+        """End MPI; what the others said last must have been taken, or some MPIs complain."""
+        if self._dead:
+            return
+        until_s = time.monotonic() + _LAST_WORDS_S
+        while time.monotonic() < until_s:
+            self._rest(self._step())
+        with contextlib.suppress(self._mpi.Exception):
+            self._mpi.Finalize()
 
     def _begin(self) -> None:
         try:

@@ -14,7 +14,7 @@ from tidings.links.shape import LinkShape
 from tidings.transports.base import LinkCounters
 from tidings.transports.identity import Identity
 from tidings.transports.io_thread import WallClock
-from tidings.wire.frame import Frame
+from tidings.wire.frame import Buffer, Frame
 
 #: small frames that are due together are written together up to this size, or a chunk's
 _COALESCE_BYTES = 256 << 10
@@ -85,7 +85,7 @@ class OutLink(ABC):
         """What a small message there and back takes; raises where the peer does not answer."""
 
     @abstractmethod
-    async def write(self, pieces: list[bytes], whole: bool) -> bool:
+    async def write(self, pieces: list[Buffer], whole: bool) -> bool:
         """Write consecutive bytes of the link; False if the connection broke.
 
         ``whole``: they are one piece, and that is exactly one frame.
@@ -142,7 +142,7 @@ class OutLink(ABC):
     async def _send_due(self) -> None:
         """Write what is due, small chunks together."""
         now_ns = self._clock.now_ns + self._lead_ns
-        pieces: list[bytes] = []
+        pieces: list[Buffer] = []
         size_bytes = taken_bytes = 0
         frames: list[Frame] = []
         while self._queue and (self._queue[0].lost or self._queue[0].due_ns <= now_ns):

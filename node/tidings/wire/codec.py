@@ -105,7 +105,7 @@ class Codec:
 
     def _assemble(
         self, header: pb.FrameHeader, sections: list[Buffer]
-    ) -> tuple[tuple[bytes, ...], int]:
+    ) -> tuple[tuple[Buffer, ...], int]:
         header.sections.extend(len(section) for section in sections)
         head = header.SerializeToString()
         length = PREFIX.size - 4 + len(head) + sum(len(section) for section in sections)

@@ -7,10 +7,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Self
 
+import numpy as np
+
 #: length of what follows, length of the header
 PREFIX = struct.Struct("<IH")
 
 Buffer = bytes | bytearray | memoryview
+
+#: a chunk above this is copied without holding up other threads; gRPC's are never above it
+_LONG_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
@@ -47,7 +52,7 @@ class ByteCount:
 class Frame:
     """An encoded message, cut into the chunks in which it will leave."""
 
-    chunks: tuple[bytes, ...]
+    chunks: tuple[Buffer, ...]
     counts: ByteCount
 
     @property
@@ -60,12 +65,12 @@ class Frame:
         """The chunks' lengths in the order in which they leave."""
         return [len(chunk) for chunk in self.chunks]
 
-    def joined(self) -> bytes:
+    def joined(self) -> Buffer:
         """The frame in one piece."""
         return self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
 
 
-def cut(parts: Iterable[Buffer], chunk_bytes: int) -> tuple[bytes, ...]:
+def cut(parts: Iterable[Buffer], chunk_bytes: int) -> tuple[Buffer, ...]:
     """Copy ``parts`` into consecutive chunks of ``chunk_bytes`` (the last one shorter).
 
     The copy is the only one on the sending side; it also makes the frame independent of tensors
@@ -74,16 +79,30 @@ def cut(parts: Iterable[Buffer], chunk_bytes: int) -> tuple[bytes, ...]:
     return tuple(_chunks(parts, chunk_bytes))
 
 
-def _chunks(parts: Iterable[Buffer], chunk_bytes: int) -> Iterator[bytes]:
+def _chunks(parts: Iterable[Buffer], chunk_bytes: int) -> Iterator[Buffer]:
     pieces: list[Buffer] = []
     room = chunk_bytes
     for part in parts:
         view = memoryview(part)
         while len(view) >= room:
-            yield b"".join((*pieces, view[:room]))
+            yield _joined([*pieces, view[:room]])
             pieces, view, room = [], view[room:], chunk_bytes
         if len(view):
             pieces.append(view)
             room -= len(view)
     if pieces:
-        yield b"".join(pieces)
+        yield _joined(pieces)
+
+
+def _joined(pieces: list[Buffer]) -> Buffer:
+    """A copy of the pieces in a row."""
+    size_bytes = sum(len(piece) for piece in pieces)
+    if size_bytes <= _LONG_BYTES:
+        return b"".join(pieces)
+    whole = np.empty(size_bytes, dtype=np.uint8)
+    start = 0
+    for piece in pieces:
+        # numpy lets other threads run while it copies
+        whole[start : start + len(piece)] = np.frombuffer(piece, dtype=np.uint8)
+        start += len(piece)
+    return whole.data

@@ -131,7 +131,7 @@ function head() {
   if (view.rounds) $("progress").firstElementChild.style.width = `${Math.min(100, 100 * round / view.rounds)}%`;
   const sent = view.nodes.reduce((sum, node) => sum + node[2], 0);
   const [bits] = throughput();
-  const spread = (name, digits) => {
+  const spread = name => {
     const found = last && last.metrics[name];
     return found ? [metric(name, found[0]), `${metric(name, found[1])} to ${metric(name, found[2])} over nodes`] : ["—", ""];
   };
@@ -139,7 +139,7 @@ function head() {
   const figures = [
     ["Accuracy", ...spread("accuracy")],
     ["Loss", ...spread("loss")],
-    ["Bytes sent", size(sent), `${rate(bits)} now, all nodes`],
+    ["Bytes sent", size(sent), result ? "all nodes, every kind" : `${rate(bits)} now, all nodes`],
     ["Emulated time", seconds(view.time_s), ""],
     ["Rounds", String(round), view.rounds ? `of ${view.rounds}` : ""],
     ["Cost to target", goal ? (run.cost ? size(run.cost.bytes) : "not yet") : "none",
@@ -296,6 +296,7 @@ function network() {
     path.firstChild.textContent = `${a} → ${b}: ${size(load)}, ${rate(bits[i] || 0)} now`
       + (known(rates[i]) ? ` of ${rate(rates[i])}` : "");
   });
+  $("most").textContent = most ? `The darkest has carried ${size(most)}.` : "";
   run.view.nodes.forEach((node, i) => {
     const kind = byzantine.includes(i) ? "byzantine" : roles[i] === "server" ? "server" : "honest";
     drawing.groups[i].setAttribute("class", `${kind} ${node[0]}`);

@@ -6,8 +6,17 @@ import math
 from dataclasses import dataclass
 from functools import partial
 
-from tidings.api import GraphFacts, Message, Node, Outcome, Protocol, Vector, protocols
-from tidings.protocols.asynchronous.dadao_state import State
+from tidings.api import (
+    GraphFacts,
+    LocalProblem,
+    Message,
+    Node,
+    Outcome,
+    Protocol,
+    Vector,
+    protocols,
+)
+from tidings.protocols.asynchronous.dadao_state import State, constants
 from tidings.protocols.asynchronous.poisson import PoissonClock
 from tidings.units import Duration
 
@@ -49,17 +58,22 @@ class DADAO(Protocol):
     static_graph = True
     two_way_links = True
 
+    def __post_init__(self) -> None:
+        for name in ("unit", "mu", "smoothness"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise ValueError(f"{name} must be above zero, got {value}")
+
+    def check_problem(self, problem: LocalProblem) -> None:
+        """Both constants must be given or known."""
+        constants(problem, self.mu, self.smoothness)
+
     def traffic(self, graph: GraphFacts) -> dict[type[Message], float]:
         """A message each way per gossip, sqrt(2 chi_1 chi_2) gossips while nodes take one step."""
         return {Dual: 2 * math.sqrt(2 * graph.chi_1 * graph.chi_2)}
 
     async def run(self, node: Node) -> None:
         """Keep the gradient clock and those of the edges to higher-numbered neighbours."""
-        known = node.problem.constants
-        mu = self.mu or (known.mu if known else 0.0)
-        smoothness = self.smoothness or (known.smoothness if known else 0.0)
-        if not mu or not smoothness:
-            raise ValueError("dadao: this problem does not know its mu and smoothness; give both")
+        mu, smoothness = constants(node.problem, self.mu, self.smoothness)
         rate = math.sqrt(2 * node.graph.chi_1 * node.graph.chi_2)
         state = State(node.model, mu, smoothness, node.graph.chi_1 / rate)
 

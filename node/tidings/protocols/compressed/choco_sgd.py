@@ -47,8 +47,9 @@ class ChocoSGD(Rounds):
         x_i  <- x_i + gamma sum_j W_ij (xh_j - xh_i)
 
     The gossip leaves the mean of the x_i untouched, whatever the compressor. It needs every q: a
-    lost one leaves a replica wrong for good, and so would a graph that changes. gamma has to be smaller the harder C compresses: 1
-    without compression, about 0.1 to 0.4 for a few per cent of the coordinates.
+    lost one leaves a replica wrong for good, and so would a graph that changes. gamma has to be
+    smaller the harder C compresses: 1 without compression, about 0.1 to 0.4 for a few per cent of
+    the coordinates.
 
     On the wire: q. Cost per round and node: deg(i) compressed messages.
     """
@@ -60,6 +61,12 @@ class ChocoSGD(Rounds):
     messages = (Difference,)
     stochastic = "doubly"
     static_graph = True
+
+    def __post_init__(self) -> None:
+        """A gossip step between 0 and 1."""
+        super().__post_init__()
+        if not 0 < self.gamma <= 1:
+            raise ValueError(f"gamma must be above 0 and at most 1, got {self.gamma:g}")
 
     def start(self, x: torch.Tensor, node: Node) -> State:
         """All public copies start at zero."""

@@ -50,6 +50,14 @@ class FedAvg(Protocol):
     ends_with = "server"
     synchronous = True
 
+    def __post_init__(self) -> None:
+        """At least one step of at least one client."""
+        super().__post_init__()
+        if self.local_steps < 1:
+            raise ValueError(f"local_steps must be at least 1, got {self.local_steps}")
+        if not self.participation:
+            raise ValueError("participation must be above 0%")
+
     def check(self, in_degrees: tuple[int, ...], graph: GraphFacts) -> None:
         """The server must reach every client."""
         if in_degrees[0] != len(in_degrees) - 1:
@@ -80,10 +88,11 @@ class FedAvg(Protocol):
 
     async def _train(self, node: Node) -> None:
         async for order in node.messages(Global):
+            last = order.message.last
+            await node.catch_up(order.round + last)
             x = node.model = order.message.x
-            if order.message.last:
+            if last:
                 return
-            node.round = order.round
             for _ in range(self.local_steps):
                 x = x - self.lr * await node.gradient(x)
             await node.send(order.source, Update(x, node.problem.samples))

@@ -1,0 +1,1 @@
+"""Runs on Kubernetes: manifests, the API, following a run, collecting and deleting it."""

@@ -1,0 +1,72 @@
+"""Runs on a Kubernetes cluster: coordinator and nodes as pods, followed and collected from here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import tidings
+from tidings.units import Duration
+from tidings_coordinator.launchers.base import Launcher, launchers
+
+if TYPE_CHECKING:
+    from tidings_coordinator.control.watch import Watcher
+    from tidings_coordinator.kubernetes.release import Release
+    from tidings_coordinator.planning import RunPlan
+    from tidings_coordinator.records.directory import RunDirectory
+    from tidings_coordinator.records.result import Ending
+
+
+@launchers.register("kubernetes")
+@dataclass(frozen=True)
+class Kubernetes(Launcher):
+    """The coordinator as a Job, the nodes as an Indexed Job, on the cluster of a kubeconfig."""
+
+    #: what coordinator and nodes run; it has ``tidings`` and ``tidings-node``
+    image: str = f"tidings:{tidings.__version__}"
+    pull: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    #: name of a Secret that lets the cluster pull the image
+    pull_secret: str = ""
+    #: what the pods are made of: plain Jobs, a JobSet, or an MPIJob (their operators must be there)
+    workload: Literal["jobs", "jobset", "mpi"] = "jobs"
+    #: what a pod asks for, and the most memory that it gets
+    cpu: str = "500m"
+    memory: str = "1Gi"
+    #: empty: as kubectl would choose them
+    kubeconfig: str = ""
+    context: str = ""
+    namespace: str = ""
+    #: how long a pod may fail to start
+    pending: Duration = Duration(300.0)
+    #: how long the coordinator waits for the nodes
+    join: Duration = Duration(600.0)
+    #: how long finished Jobs are kept if nobody deletes them
+    ttl: Duration = Duration(3600.0)
+    #: whether everything stays on the cluster afterwards
+    keep: bool = False
+
+    remote = True
+
+    def carry_out(self, run: RunPlan, directory: RunDirectory, watcher: Watcher) -> Ending | None:
+        """Apply, follow, collect, delete."""
+        from tidings_coordinator.kubernetes.carry_out import carry_out
+
+        return carry_out(self, run, directory, watcher)
+
+    def release(self, run: RunPlan, instance: str) -> Release:
+        """What the manifests of a run are made from."""
+        from tidings_coordinator.kubernetes.release import Release
+
+        return Release(
+            experiment=run.experiment,
+            run=run.run,
+            instance=instance,
+            image=self.image,
+            pull=self.pull,
+            pull_secret=self.pull_secret,
+            cpu=self.cpu,
+            memory=self.memory,
+            workload=self.workload,
+            ttl_s=int(self.ttl),
+            join_s=int(self.join),
+        )

@@ -1,0 +1,150 @@
+"""Podman with a store of its own, and an image of Tidings: Debian's packages and this checkout.
+
+Needs root, podman, runc and debootstrap; nothing is pulled. TIDINGS_BASE_TAR may name a tarball of
+a Debian root file system with Python 3.11, which saves the minute of making one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import site
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+IMAGE = "localhost/tidings:test"
+_PYTHON = "/opt/source:/opt/site-packages"
+_PATH = "/usr/local/bin:/usr/bin:/bin"
+#: files and processes of a container
+_MOST = 4096
+#: of the test environment, and not needed to run an experiment
+_LEFT_OUT = (
+    "*/torch/include", "*/torch/test", "site-packages/kubernetes_validate*", "site-packages/scs*",
+    "site-packages/sparsediffpy*", "site-packages/mypy*", "*__mypyc*", "site-packages/cvxpy*",
+    "site-packages/matplotlib*", "*/__pycache__",
+)  # fmt: skip
+
+
+def missing() -> str | None:
+    """What this machine lacks for all of this."""
+    if os.geteuid() != 0:
+        return "needs root"
+    if sys.version_info[:2] != (3, 11):
+        return "the containers have Python 3.11, these packages are for another"
+    tools = ["podman", "runc", "tar"]
+    if "TIDINGS_BASE_TAR" not in os.environ:
+        tools.append("debootstrap")
+    absent = [tool for tool in tools if shutil.which(tool) is None]
+    return f"not installed: {', '.join(absent)}" if absent else None
+
+
+class Podman:
+    """Podman on a directory; ``close`` leaves nothing of it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._made: list[str] = []
+        directory.mkdir()
+        files, processes = (
+            _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
+            for hard in (
+                resource.getrlimit(which)[1]
+                for which in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC)
+            )
+        )
+        # crun does not take a host with both kinds of cgroups; and the limits that podman would
+        # set are above ours, which only a privileged process may raise
+        (directory / "containers.conf").write_text(
+            "[containers]\n"
+            f'default_ulimits = ["nofile={files}:{files}", "nproc={processes}:{processes}"]\n'
+            '[engine]\nruntime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "none"\n'
+        )
+        self._options = [
+            "--root", str(directory / "store"),
+            "--runroot", str(directory / "run"),
+            "--network-config-dir", str(directory / "networks"),
+        ]  # fmt: skip
+
+    def __call__(self, *arguments: str, stdin: Any = None) -> str:
+        """Run podman; what it wrote to standard output."""
+        done = subprocess.run(
+            ["podman", *self._options, *arguments],
+            env=os.environ | {"CONTAINERS_CONF": str(self._directory / "containers.conf")},
+            stdin=stdin,
+            capture_output=True,
+            text=True,
+            timeout=420,
+            check=False,
+        )
+        assert done.returncode == 0, f"podman {' '.join(arguments)}: {done.stderr}"
+        return done.stdout
+
+    def close(self) -> None:
+        """Remove all pods, networks and images, and unmount the store."""
+        self("pod", "rm", "--all", "--force", "--time", "0")
+        self("rm", "--all", "--force", "--time", "0")
+        for network in json.loads(self("network", "ls", "--format", "json")):
+            if network["name"] != "podman":
+                self("network", "rm", "--force", network["name"])
+        self("volume", "rm", "--all", "--force")
+        self("rmi", "--all", "--force")
+        for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+            place = line.split()[1]
+            if place.startswith(f"{self._directory}/"):
+                subprocess.run(["umount", place], check=True)
+        shutil.rmtree(self._directory)
+
+    def build(self) -> None:
+        """The image: Debian, the packages of this environment, the code of this checkout."""
+        files = self._directory / "files"
+        files.mkdir()
+        for name, module in (
+            ("tidings", "tidings_coordinator.cli"),
+            ("tidings-node", "tidings.runtime.main"),
+        ):
+            (files / name).write_text(f'#!/bin/sh\nexec python3 -m {module} "$@"\n')
+            (files / name).chmod(0o755)
+        packages = Path(site.getsitepackages()[0])
+        moves = [
+            "s,^site-packages,./opt/site-packages,",
+            r"s,^tidings\(_coordinator\)*/,./opt/source/&,",
+            r"s,^tidings\(-node\)*$,./usr/local/bin/&,",
+        ]
+        command = ["tar", "-c", "--transform", ";".join(moves)]
+        command += [f"--exclude={pattern}" for pattern in _LEFT_OUT]
+        command += ["-C", str(self._base()), "."]
+        command += ["-C", str(packages.parent), packages.name]
+        command += ["-C", str(files), "tidings", "tidings-node"]
+        for folder, package in (("node", "tidings"), ("coordinator", "tidings_coordinator")):
+            inside = [f"{package}/{entry.name}" for entry in (ROOT / folder / package).iterdir()]
+            command += ["-C", str(ROOT / folder), *inside]
+        changes = [f"--change=ENV PATH={_PATH}", f"--change=ENV PYTHONPATH={_PYTHON}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as archive:
+            self("import", "--quiet", *changes, "-", IMAGE, stdin=archive.stdout)
+        assert archive.returncode == 0
+
+    def _base(self) -> Path:
+        root = self._directory / "base"
+        root.mkdir()
+        if given := os.environ.get("TIDINGS_BASE_TAR"):
+            subprocess.run(["tar", "-C", str(root), "-xf", given], check=True)
+            return root
+        command = ["debootstrap", "--variant=minbase", "--include=python3", "bookworm", str(root)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+        assert done.returncode == 0, done.stdout[-2000:]
+        return root
+
+
+def podman_or_skip(directory: Path) -> Podman:
+    """Podman, or a skip that says what is missing."""
+    reason = missing()
+    if reason is not None:
+        pytest.skip(reason)
+    return Podman(directory)
