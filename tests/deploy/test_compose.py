@@ -28,6 +28,8 @@ pytestmark = [pytest.mark.deploy, pytest.mark.timeout(1500)]
 
 COMPOSE = ["--launcher", "compose", "--quiet"]
 KERNEL = ["--set", "network.enforce=kernel", "--set", "network.delay=0ms"]
+#: eight containers start and import torch
+_MAKE_S = 400.0
 ENDLESS = ["--set", "stop.rounds=100000", "--set", "evaluate.every=1"]
 
 
@@ -35,7 +37,9 @@ ENDLESS = ["--set", "stop.rounds=100000", "--set", "evaluate.every=1"]
 def image() -> Iterator[str]:
     with dockerd():
         yield build_image()
-        assert parts() == []
+        left = parts()
+        tidings("reap")
+        assert left == []
 
 
 @pytest.fixture
@@ -66,7 +70,8 @@ def test_the_quickstart_reaches_its_accuracy_as_the_simulator_says(
 ) -> None:
     quickstart = str(EXAMPLES / "quickstart.yaml")
     for command in (["run", *COMPOSE], ["simulate", "--quiet"]):
-        done = tidings(*command, quickstart, "--out", str(tmp_path / command[0]))
+        out = str(tmp_path / command[0])
+        done = tidings(*command, quickstart, "--out", out, deadline_s=_MAKE_S)
         assert done.returncode == 0, done.stdout + done.stderr
     real, simulated = (result(tmp_path / name) for name in ("run", "simulate"))
     assert real["accuracy"] >= 0.85
@@ -115,7 +120,7 @@ def test_the_kernel_imposes_the_rate_inside_the_containers(
 ) -> None:
     out = tmp_path / "run"
     setting = [*KERNEL, "--set", f"network.rate={rate}"]
-    done = tidings("run", str(file), "--out", str(out), *COMPOSE, *setting)
+    done = tidings("run", str(file), "--out", str(out), *COMPOSE, *setting, deadline_s=_MAKE_S)
     assert done.returncode == 0, done.stdout + done.stderr
     (probe,) = json.loads((out / "fidelity.json").read_text())["probes"]
     assert abs(probe["rate_error"]) < 0.05

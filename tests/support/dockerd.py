@@ -60,7 +60,7 @@ def build_image() -> str:
     script = ROOT / "deploy" / "docker"
     with (script / "Dockerfile").open() as file:
         base = next(line for line in file if line.startswith("ARG BASE=")).strip()[9:]
-    if docker("images", "-q", base).strip() == "":
+    if not docker("images", "-q", base).strip():
         cached = os.environ.get("TIDINGS_DOCKER_ROOT")
         tarball = [f"{cached}.base.tar"] if cached else []
         _run([str(script / "base-from-debootstrap.sh"), base, *tarball])

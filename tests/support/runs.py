@@ -36,13 +36,15 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "tidings_coordinator.cli", *arguments]
 
 
-def tidings(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def tidings(
+    *arguments: str, cwd: Path | None = None, deadline_s: float = DEADLINE_S
+) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
         command(*arguments),
         capture_output=True,
         text=True,
-        timeout=DEADLINE_S,
+        timeout=deadline_s,
         cwd=cwd,
         check=False,
     )
