@@ -119,22 +119,28 @@ def main(argv: list[str] | None = None) -> int:
     if options.file is not None:
         from tidings.runtime.mpi_job import take_part
 
-        return take_part(options)
+        return end(take_part(options))
     from tidings.runtime.process import Seat
 
     if options.logs:
         log_to(options.logs, options.node)
-    return run_node(
-        Seat(
-            run=options.run,
-            node=options.node,
-            coordinator=options.coordinator,
-            host=options.host,
-            advertise=options.advertise,
-            metrics_port=options.metrics_port,
-            patience=options.patience,
-        )
+    seat = Seat(
+        run=options.run,
+        node=options.node,
+        coordinator=options.coordinator,
+        host=options.host,
+        advertise=options.advertise,
+        metrics_port=options.metrics_port,
+        patience=options.patience,
     )
+    return end(run_node(seat))
+
+
+def end(code: int) -> int:
+    """End this process at once: taking the libraries apart first would take it seconds."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def log_to(directory: str, node: int) -> None:
