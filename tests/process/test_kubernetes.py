@@ -173,9 +173,15 @@ def test_an_image_that_cannot_be_pulled(api: KubeApi, tmp_path: Path) -> None:
     everything_is_gone(api)
 
 
-@pytest.mark.parametrize(
-    ("verb", "plural"), [("create", "networkpolicies"), ("create", "jobs"), ("create", "services")]
-)
+def test_a_quota_that_is_used_up(api: KubeApi, tmp_path: Path) -> None:
+    api.machine.quota_is_used_up = True
+    done = tidings(*arguments(api, tmp_path, "--set", "launcher.pending=1s"))
+    assert done.returncode == 1
+    assert "no pod of the coordinator was made within 1 s; a quota" in done.stdout
+    everything_is_gone(api)
+
+
+@pytest.mark.parametrize(("verb", "plural"), [("create", "networkpolicies"), ("create", "jobs")])
 def test_what_the_user_may_not_do_is_refused_before_anything_is_left(
     verb: str, plural: str, api: KubeApi, tmp_path: Path
 ) -> None:
