@@ -59,6 +59,8 @@ def addressed(objects: list[Object], net: str) -> list[Object]:
         pod["spec"]["hostAliases"] = aliases
         for container in pod["spec"]["containers"]:
             values = environment(pod, container, {})
+            # for people only; this podman would publish them on the host
+            del container["ports"]
             container["env"] = [{"name": key, "value": value} for key, value in values.items()]
     return pods
 

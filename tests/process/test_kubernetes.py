@@ -26,7 +26,7 @@ from support.runs import (
 
 from tidings_coordinator.kubernetes.api import Api
 from tidings_coordinator.kubernetes.config import find_cluster
-from tidings_coordinator.kubernetes.objects import create, delete
+from tidings_coordinator.kubernetes.objects import delete
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]
 
@@ -122,7 +122,7 @@ def test_ctrl_c_brings_back_what_there_is_and_deletes_everything(
     assert result(out)["reason"] == "aborted by SIGTERM"
     # and it let the nodes end in order
     assert None not in result(out)["weights_sha256"]
-    assert lines(out, "events")[0]["event"] == "launching"
+    assert lines(out, "events")[-1]["event"] == "over"
     everything_is_gone(api)
 
 
@@ -160,7 +160,9 @@ def test_a_coordinator_whose_pod_is_deleted(api: KubeApi, tmp_path: Path) -> Non
         api.store.delete("pods", name, 0)
         code, text = ended(run)
     assert code == 1
-    assert "coordinator" in result(tmp_path / "run")["reason"], text
+    reason = result(tmp_path / "run")["reason"]
+    assert "the coordinator ended, exit code 137" in reason or "was deleted while it ran" in reason
+    assert reason in text
     everything_is_gone(api)
 
 
@@ -173,9 +175,15 @@ def test_an_image_that_cannot_be_pulled(api: KubeApi, tmp_path: Path) -> None:
     everything_is_gone(api)
 
 
-@pytest.mark.parametrize(
-    ("verb", "plural"), [("create", "networkpolicies"), ("create", "jobs"), ("create", "services")]
-)
+def test_a_quota_that_is_used_up(api: KubeApi, tmp_path: Path) -> None:
+    api.machine.quota_is_used_up = True
+    done = tidings(*arguments(api, tmp_path, "--set", "launcher.pending=1s"))
+    assert done.returncode == 1
+    assert "no pod of the coordinator was made within 1 s; a quota" in done.stdout
+    everything_is_gone(api)
+
+
+@pytest.mark.parametrize(("verb", "plural"), [("create", "networkpolicies"), ("create", "jobs")])
 def test_what_the_user_may_not_do_is_refused_before_anything_is_left(
     verb: str, plural: str, api: KubeApi, tmp_path: Path
 ) -> None:
@@ -240,7 +248,9 @@ def test_manifests_for_those_who_apply_them_themselves(api: KubeApi, tmp_path: P
     rendered = tidings("render", str(file), "--instance", "byhand")
     assert rendered.returncode == 0, rendered.stderr
     server = Api(find_cluster(str(api.kubeconfig)))
-    create(server, list(yaml.safe_load_all(rendered.stdout)))
+    objects = list(yaml.safe_load_all(rendered.stdout))
+    for manifest in objects:
+        server.create(manifest)
     [pod] = [n for kind, n in api.store.names() if kind == "Pod" and "coordinator" in n]
     deadline = time.monotonic() + DEADLINE_S
     while "coordinator" not in api.machine.job_endings:
@@ -255,5 +265,6 @@ def test_manifests_for_those_who_apply_them_themselves(api: KubeApi, tmp_path: P
     assert result(tmp_path / "run")["run_id"] == "small-byhand"
     assert json.loads((tmp_path / "run" / "result.json").read_text())["run"] == "completed"
     assert (tmp_path / "run" / "report.html").exists()
-    assert len(delete(server, "byhand")) == len(list(yaml.safe_load_all(rendered.stdout))) + 5
+    names = {f"{manifest['kind']}/{manifest['metadata']['name']}" for manifest in objects}
+    assert names <= set(delete(server, "byhand"))
     everything_is_gone(api)

@@ -50,6 +50,8 @@ class NodeAgent:
         self._net = f"127.{os.getpid() % 200 + 20}.{uuid.uuid4().int % 250}"
         #: counts of the Jobs that are over, by the component of their pods
         self.job_endings: dict[str, dict[str, int]] = {}
+        #: whether no pod is made for any Job
+        self.quota_is_used_up = False
         #: images that can be pulled
         self.images = re.compile(r"tidings:")
         store.listeners.append(self._heard)
@@ -135,6 +137,8 @@ class NodeAgent:
             self._store.create(_owned_by(job_set, "batch/v1", "Job", name, spec=spec))
 
     def _make_pods(self, job: Object) -> None:
+        if self.quota_is_used_up:
+            return
         for pod in pods_of(job):
             address = f"{self._net}.{1 + len(self._containers)}"
             self._store.create(pod | {"status": {"phase": "Pending", "podIP": address}})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shlex
 import shutil
 import site
 import subprocess
@@ -22,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 IMAGE = "localhost/tidings:test"
 _PYTHON = "/opt/source:/opt/site-packages"
 _PATH = "/usr/local/bin:/usr/bin:/bin"
+_TABLES = ("filter", "nat")
 #: files and processes of a container
 _MOST = 4096
 #: of the test environment, and not needed to run an experiment
@@ -38,7 +40,7 @@ def missing() -> str | None:
         return "needs root"
     if sys.version_info[:2] != (3, 11):
         return "the containers have Python 3.11, these packages are for another"
-    tools = ["podman", "runc", "tar"]
+    tools = ["podman", "runc", "iptables", "tar"]
     if "TIDINGS_BASE_TAR" not in os.environ:
         tools.append("debootstrap")
     absent = [tool for tool in tools if shutil.which(tool) is None]
@@ -52,6 +54,7 @@ class Podman:
         self._directory = directory
         self._made: list[str] = []
         directory.mkdir()
+        self._had_rules = any(rules(table) for table in _TABLES)
         files, processes = (
             _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
             for hard in (
@@ -100,6 +103,8 @@ class Podman:
             if place.startswith(f"{self._directory}/"):
                 subprocess.run(["umount", place], check=True)
         shutil.rmtree(self._directory)
+        if not self._had_rules:
+            remove_rules()
 
     def build(self) -> None:
         """The image: Debian, the packages of this environment, the code of this checkout."""
@@ -140,6 +145,25 @@ class Podman:
         done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
         assert done.returncode == 0, done.stdout[-2000:]
         return root
+
+
+def rules(table: str) -> list[list[str]]:
+    """Netavark's own chains in a table, and the rules that lead there, as iptables writes them."""
+    done = subprocess.run(
+        ["iptables", "-t", table, "-S"], capture_output=True, text=True, check=True
+    )
+    return [shlex.split(line) for line in done.stdout.splitlines() if "NETAVARK" in line]
+
+
+def remove_rules() -> None:
+    """Take netavark's empty chains away, which it leaves behind when its last network goes."""
+    for table in _TABLES:
+        found = rules(table)
+        chains = [rule[1] for rule in found if rule[0] == "-N"]
+        steps = [["-D", *rule[1:]] for rule in found if rule[0] == "-A"]
+        steps += [["-F", chain] for chain in chains] + [["-X", chain] for chain in chains]
+        for step in steps:
+            subprocess.run(["iptables", "-t", table, *step], check=True)
 
 
 def podman_or_skip(directory: Path) -> Podman:

@@ -148,8 +148,11 @@ class Follower:
             if before is None:
                 return
             self._note(before, "deleted")
+            if before.over:
+                # how it ended is still true
+                return
             del self.pods[seen.name]
-            if before.component == "coordinator" and not before.over:
+            if before.component == "coordinator":
                 raise RunOver("the coordinator's pod was deleted while it ran")
             return
         self.pods[seen.name] = pod

@@ -8,6 +8,7 @@ from tidings_coordinator.kubernetes.release import (
     COORDINATOR_PORT,
     EXPERIMENT_DIRECTORY,
     METRICS_PORT,
+    POD_ADDRESS,
     Object,
     Release,
 )
@@ -57,11 +58,14 @@ def node(release: Release, job: str) -> Object:
 
 def mpi_launcher(release: Release) -> Object:
     """Rank 0 is the coordinator, the others are the nodes; the run goes to the log as ever."""
+    file = f"{_WORK}/experiment.yaml"
     script = (
-        f"mpiexec -n {release.nodes + 1} tidings-node {EXPERIMENT_DIRECTORY}/experiment.yaml"
-        f" --out {_WORK}/run; code=$?; tidings ship {_WORK}/run; exit $code"
+        f'sed "s/{POD_ADDRESS}/$POD_IP/" {EXPERIMENT_DIRECTORY}/experiment.yaml >{file} || exit 2; '
+        f"mpiexec -n {release.nodes + 1} tidings-node {file} --quiet --out {_WORK}/run; code=$?; "
+        f"tidings ship {_WORK}/run; exit $code"
     )
-    container = _container(release, "coordinator", ["sh", "-c", script], {})
+    address = {"POD_IP": {"fieldRef": {"fieldPath": "status.podIP"}}}
+    container = _container(release, "coordinator", ["sh", "-c", script], address)
     template = _template(release, "coordinator", container)
     # the operator adds the host file and the keys
     template["spec"]["containers"][0]["env"].append({"name": "HOME", "value": "/home/tidings"})

@@ -15,6 +15,8 @@ Workload = Literal["jobs", "jobset", "mpi"]
 Object = dict[str, Any]
 
 COORDINATOR_PORT, METRICS_PORT = 7600, 7602
+#: stands for the address of the coordinator's pod, which puts it in
+POD_ADDRESS = "POD_ADDRESS"
 #: where the pods find the experiment
 EXPERIMENT_DIRECTORY = "/experiment"
 #: the API server's limit on a ConfigMap is 1 MiB
@@ -84,6 +86,7 @@ class Release:
         plugins: dict[str, str] = {}
         data = _moved(self._data(), plugins)
         data["launcher"] = self._launcher()
+        _in_the_clear(data)
         files = {"experiment.yaml": dump_data(data)} | plugins
         if sum(len(text.encode()) for text in files.values()) > _MOST_BYTES:
             raise UserError("the experiment with its plug-in files is too large for a ConfigMap")
@@ -97,13 +100,25 @@ class Release:
 
     def _launcher(self) -> dict[str, Any]:
         if self.workload == "mpi":
-            return {"kind": "mpi"}
+            return {"kind": "mpi", "host": POD_ADDRESS}
         return {
             "kind": "external",
             "host": "0.0.0.0",
             "port": COORDINATOR_PORT,
             "join": f"{self.join_s}s",
         }
+
+
+def _in_the_clear(data: dict[str, Any]) -> None:
+    """The authority of a run is made when its coordinator starts, too late for nodes that start
+    with it: what keeps strangers out is the network policy. UserError where TLS is asked for."""
+    if "security" not in Experiment.model_fields:
+        return
+    if (data.get("security") or {}).get("tls") == "always":
+        raise UserError(
+            "the launcher 'kubernetes' has no TLS yet; security.tls must not be 'always'"
+        )
+    data["security"] = {"tls": "never"}
 
 
 def _moved(data: Any, plugins: dict[str, str]) -> Any:
