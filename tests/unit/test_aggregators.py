@@ -249,6 +249,36 @@ def spread(honest: torch.Tensor) -> float:
 BAD = st.sampled_from([math.nan, math.inf, -math.inf, 1e30, -1e30, 3e38, 1e4, -50.0])
 
 
+def registered(f: int) -> list[Aggregator]:
+    """Every robust rule of the registry, those of plug-ins to come as well, built for ``f``."""
+    rules = [aggregators.get(name) for name in sorted(aggregators)]
+    return [Aggregator.parse({"kind": rule.kind, "f": f}) for rule in rules if rule.robust]
+
+
+NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+@pytest.mark.parametrize("rule", registered(2), ids=lambda rule: rule.kind)
+@pytest.mark.parametrize("value", NOT_FINITE.values(), ids=NOT_FINITE)
+@pytest.mark.parametrize("bad", [1, 2, 10])
+def test_rows_that_are_not_finite_are_left_out(rule: Aggregator, value: float, bad: int) -> None:
+    """One bad row, f of them, all but the own: the answer is that of the others with f lowered."""
+    rows = normal(11, 6)
+    own = 4
+    places = [i for i in range(11) if i != own][:bad]
+    rows[places] = value
+    # in one coordinate only: as bad as all of it
+    rows[places[0]] = normal(1, 6)[0]
+    rows[places[0], 3] = value
+    kept = [i for i in range(11) if i not in places]
+    out = rule(rows, own=own)
+    assert out.isfinite().all()
+    lowered = Aggregator.parse({"kind": rule.kind, "f": max(0, rule.bad_rows - bad)})
+    assert torch.equal(out, lowered(rows[kept], own=kept.index(own)))
+    if bad == 10:
+        assert torch.equal(out, rows[own])
+
+
 # Nine honest rows and three bad ones, each bad in all or in one of its coordinates.
 @pytest.mark.parametrize("rule", ROBUST, ids=str)
 @settings(deadline=None, max_examples=40)

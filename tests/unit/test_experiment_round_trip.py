@@ -162,6 +162,7 @@ network:
   nics: []
   groups: {}
   links: []
+  enforce: user
   time_scale: 1.0
   probe: true
   tolerance:
