@@ -14,7 +14,7 @@ from tidings_coordinator.experiment.model import Experiment
 Workload = Literal["jobs", "jobset", "mpi"]
 Object = dict[str, Any]
 
-COORDINATOR_PORT, METRICS_PORT = 7600, 7602
+COORDINATOR_PORT, METRICS_PORT, MONITOR_PORT = 7600, 7602, 7680
 #: stands for the address of the coordinator's pod, which puts it in
 POD_ADDRESS = "POD_ADDRESS"
 #: where the pods find the experiment
@@ -87,6 +87,7 @@ class Release:
         data = _moved(self._data(), plugins)
         data["launcher"] = self._launcher()
         _in_the_clear(data)
+        _watched(data)
         files = {"experiment.yaml": dump_data(data)} | plugins
         if sum(len(text.encode()) for text in files.values()) > _MOST_BYTES:
             raise UserError("the experiment with its plug-in files is too large for a ConfigMap")
@@ -112,13 +113,18 @@ class Release:
 def _in_the_clear(data: dict[str, Any]) -> None:
     """The authority of a run is made when its coordinator starts, too late for nodes that start
     with it: what keeps strangers out is the network policy. UserError where TLS is asked for."""
-    if "security" not in Experiment.model_fields:
-        return
     if (data.get("security") or {}).get("tls") == "always":
         raise UserError(
             "the launcher 'kubernetes' has no TLS yet; security.tls must not be 'always'"
         )
     data["security"] = {"tls": "never"}
+
+
+def _watched(data: dict[str, Any]) -> None:
+    """Metrics where Prometheus can scrape them; the live page on the pod's loopback, where a port
+    forward finds it."""
+    data["metrics"] = {"host": "0.0.0.0"} | (data.get("metrics") or {})
+    data["monitor"] = {"port": MONITOR_PORT} | (data.get("monitor") or {})
 
 
 def _moved(data: Any, plugins: dict[str, str]) -> Any:
