@@ -59,7 +59,9 @@ class Compose(Launcher):
     port: int = 0
     #: whether Prometheus and Grafana run beside the nodes
     watch: bool = False
+    #: what watches, where something does
     prometheus_image: str = "prom/prometheus:v2.55.1"
+    #: what shows it
     grafana_image: str = "grafana/grafana-oss:11.4.0"
 
     enforces = ("user", "kernel")
