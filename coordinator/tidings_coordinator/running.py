@@ -68,6 +68,10 @@ def run_experiment(
     anything is started; what goes wrong later is in the result.
     """
     run = plan(experiment, f"{experiment.name}-{uuid.uuid4().hex[:8]}")
+    experiment.launcher.check(experiment.nodes)
+    delegate = experiment.launcher.delegate()
+    if delegate is not None:
+        return Outcome(*delegate(run, path, watcher))
     try:
         return _run(run, source, path, watcher, base)
     except UserError:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tidings.errors import RunError
 from tidings.registry import Plugin, Registry
 from tidings.runtime.plan import TransportKind
+from tidings_coordinator.control.watch import Watcher
+
+if TYPE_CHECKING:
+    from tidings_coordinator.planning import RunPlan
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,10 @@ def check_port(port: int) -> None:
         raise ValueError(f"a port lies between 0 and 65535, got {port}")
 
 
+#: (run, run directory, watcher) -> the run directory and its result
+Delegate = Callable[["RunPlan", Path, Watcher], tuple[Path, dict[str, Any]]]
+
+
 class Launcher(Plugin):
     """A way to run an experiment."""
 
@@ -94,6 +102,14 @@ class Launcher(Plugin):
     def join_s(self) -> float:
         """Wall seconds in which all nodes must have joined."""
         return 120.0
+
+    def check(self, nodes: int) -> None:
+        """UserError where that many nodes cannot run; called before anything is started."""
+        return
+
+    def delegate(self) -> Delegate | None:
+        """Who conducts the run instead of this process, if anybody does."""
+        return None
 
     def group(self) -> NodeGroup:
         """A group of nodes, not started yet."""
