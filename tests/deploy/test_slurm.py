@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -99,8 +100,11 @@ def test_a_requeued_job_is_a_new_run(
         wait_for_event(out, "started")
         before = (out / "experiment.yaml").read_bytes()
         slurm(environment, "scontrol", "requeue", job)
-        # a requeued job is held back until Slurm's begin time, which is two minutes away
-        slurm(environment, "scontrol", "update", f"JobId={job}", "StartTime=now")
+        # it would begin again after two minutes; its first run must have ended for that to change
+        deadline = time.monotonic() + DEADLINE_S
+        while not (again / "experiment.yaml").exists():
+            assert time.monotonic() < deadline
+            slurm(environment, "scontrol", "update", f"JobId={job}", "StartTime=now")
         wait_for_event(again, "started")
         assert (out / "experiment.yaml").read_bytes() == before
     finally:
