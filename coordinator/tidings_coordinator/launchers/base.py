@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,9 +13,9 @@ from tidings.errors import RunError
 from tidings.links.shape import LinkShape
 from tidings.registry import Plugin, Registry
 from tidings.runtime.plan import TransportKind
+from tidings_coordinator.control.watch import Watcher
 
 if TYPE_CHECKING:
-    from tidings_coordinator.control.watch import Watcher
     from tidings_coordinator.planning import RunPlan
     from tidings_coordinator.records.directory import RunDirectory
     from tidings_coordinator.records.result import Ending
@@ -103,6 +103,10 @@ def check_port(port: int) -> None:
         raise ValueError(f"a port lies between 0 and 65535, got {port}")
 
 
+#: (run, run directory, watcher) -> the run directory and its result
+Delegate = Callable[["RunPlan", Path, Watcher], tuple[Path, dict[str, Any]]]
+
+
 class Launcher(Plugin):
     """A way to run an experiment."""
 
@@ -130,6 +134,14 @@ class Launcher(Plugin):
 
     def check_machine(self, shapes: Sequence[LinkShape] | None) -> None:
         """UserError for what this machine lacks; ``shapes``: links that the kernel is to impose."""
+
+    def check(self, nodes: int) -> None:
+        """UserError where that many nodes cannot run; called before anything is started."""
+        return
+
+    def delegate(self) -> Delegate | None:
+        """Who conducts the run instead of this process, if anybody does."""
+        return None
 
     def group(self) -> NodeGroup:
         """A group of nodes, not started yet."""

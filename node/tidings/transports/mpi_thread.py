@@ -94,6 +94,8 @@ class MpiThread:
         self._wake = threading.Event()
         self._started = threading.Event()
         self._stopping = False
+        #: not where somebody has died: the end would wait for the dead
+        self._finalizes = False
         self._error: BaseException | None = None
         self._last_event_s = 0.0
         self._failing_since_s: float | None = None
@@ -142,6 +144,7 @@ class MpiThread:
         if not self._thread.is_alive():
             return self.left
         together = not self._dead and self.barrier()
+        self._finalizes = together
         self._stopping = True
         self._wake.set()
         self._thread.join(_FINALIZE_S)
@@ -201,7 +204,7 @@ class MpiThread:
 
     def _finalize(self) -> None:
         """End MPI; what the others said last must have been taken, or some MPIs complain."""
-        if self._dead:
+        if not self._finalizes:
             return
         until_s = time.monotonic() + _LAST_WORDS_S
         while time.monotonic() < until_s:
