@@ -162,6 +162,7 @@ network:
   nics: []
   groups: {}
   links: []
+  enforce: user
   time_scale: 1.0
   probe: true
   tolerance:
@@ -202,6 +203,11 @@ launcher:
 metrics:
   serve: true
   linger: 0s
+monitor:
+  serve: true
+  host: 127.0.0.1
+  port: 0
+  page: true
 records:
   trace: false
 """
