@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from tidings.errors import UserError
+from tidings.errors import ConfigError
 from tidings.links import kernel
 from tidings.links.shape import LinkShape
 from tidings.runtime.parts import Parts
@@ -74,21 +74,27 @@ class RunPlan:
 
 
 def plan(experiment: Experiment, run: str) -> RunPlan:
-    """Resolve an experiment; UserError for what cannot work, with the key that is to blame."""
+    """Resolve an experiment; UserError for what cannot work, with file, line and key."""
+    try:
+        return _plan(experiment, run)
+    except ConfigError as error:
+        raise experiment.mistake(error) from error
+
+
+def _plan(experiment: Experiment, run: str) -> RunPlan:
     topology, nodes = experiment.topology, experiment.nodes
     try:
         schedule = topology.schedule(nodes, derive_rng(experiment.seed, "topology"))
     except ValueError as error:
-        raise UserError(f"topology: {error}") from error
+        raise ConfigError(str(error), ("topology",)) from error
     roles = topology.roles(nodes)
     _check(experiment, schedule, roles)
     union = schedule.union
     for index, link in enumerate(experiment.network.links):
         groups = experiment.network.groups
         if not any(selects(link.on, groups, i, j) for i, j in union.arcs):
-            raise UserError(
-                f"network.links.{index}.on: '{link.on}' selects no link of this topology"
-            )
+            message = f"'{link.on}' selects no link of this topology"
+            raise ConfigError(message, ("network", "links", index, "on"))
     plans = tuple(_node_plan(experiment, run, schedule, roles[node], node) for node in range(nodes))
     planned = RunPlan(run, experiment, schedule, roles, topology.layout(union), plans)
     _check_problem(planned)
@@ -101,22 +107,23 @@ def _check_problem(run: RunPlan) -> None:
     try:
         problem = run.parts.problem
     except (ValueError, MemoryError) as error:
-        raise UserError(f"problem: {error}") from error
+        raise ConfigError(str(error), ("problem",)) from error
     try:
         run.experiment.protocol.check_problem(problem)
     except ValueError as error:
-        raise UserError(f"protocol: {error}") from error
+        raise ConfigError(str(error), ("protocol",)) from error
 
 
 def _check_enforcement(run: RunPlan) -> None:
-    """Whether the launcher can have the links imposed as asked; UserError that names the key."""
+    """Whether the launcher can have the links imposed as asked."""
     launcher, enforce = run.experiment.launcher, run.experiment.network.enforce
     if enforce not in launcher.enforces:
         able = [name for name in launchers if enforce in launchers.get(name).enforces]
-        raise UserError(
-            f"network.enforce: the launcher '{launcher.kind}' does not offer '{enforce}' "
+        raise ConfigError(
+            f"the launcher '{launcher.kind}' does not offer '{enforce}' "
             f"(it offers: {', '.join(launcher.enforces)}; "
-            f"launchers that offer '{enforce}': {', '.join(able)})"
+            f"launchers that offer '{enforce}': {', '.join(able)})",
+            ("network", "enforce"),
         )
     if enforce == "kernel":
         kernel.check(list(run.links.values()))
@@ -126,29 +133,32 @@ def _check(experiment: Experiment, schedule: Schedule, roles: tuple[str, ...]) -
     """What the protocol needs of the graph and of its weights."""
     protocol, facts = experiment.protocol, schedule.facts()
     if protocol.ends_with == "server" and "server" not in roles:
-        raise UserError(f"topology: {protocol.kind} needs a server and clients: use star")
+        raise ConfigError(f"{protocol.kind} needs a server and clients: use star", ("topology",))
     if protocol.static_graph and not facts.static:
-        raise UserError(
-            f"topology: {protocol.kind} needs one graph for the whole run; "
-            f"that of '{experiment.topology.kind}' changes"
+        raise ConfigError(
+            f"{protocol.kind} needs one graph for the whole run; "
+            f"that of '{experiment.topology.kind}' changes",
+            ("topology",),
         )
     if protocol.two_way_links and facts.directed:
-        raise UserError(
-            f"topology: {protocol.kind} needs every link in both directions; "
-            f"'{experiment.topology.kind}' is directed here"
+        raise ConfigError(
+            f"{protocol.kind} needs every link in both directions; "
+            f"'{experiment.topology.kind}' is directed here",
+            ("topology",),
         )
     if facts.stochastic not in (protocol.stochastic, "doubly"):
         wanted = {"row": "rows", "column": "columns", "doubly": "rows and columns"}
-        raise UserError(
-            f"topology.mixing: {protocol.kind} needs weights whose {wanted[protocol.stochastic]} "
-            f"sum to 1; these are {facts.stochastic}-stochastic"
+        raise ConfigError(
+            f"{protocol.kind} needs weights whose {wanted[protocol.stochastic]} "
+            f"sum to 1; these are {facts.stochastic}-stochastic",
+            ("topology", "mixing"),
         )
     for phase in schedule.phases:
         degrees = tuple(len(phase.graph.in_neighbors(i)) for i in range(experiment.nodes))
         try:
             protocol.check(degrees, facts)
         except ValueError as error:
-            raise UserError(f"protocol: {error}") from error
+            raise ConfigError(str(error), ("protocol",)) from error
 
 
 def _node_plan(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +16,10 @@ from support.virtual import run
 from tidings.api import Message, Node, Outcome, Protocol, Weights
 from tidings.errors import RunError
 from tidings.links.shape import Dice, LinkShape
-from tidings.runtime.exchange import Exchanger
-from tidings.runtime.simulation import simulate
+from tidings.protocols.asynchronous.dadao import DADAO, At, Dual
+from tidings.runtime.exchange import Exchanger, carried_by
+from tidings.runtime.node import RuntimeNode
+from tidings.runtime.simulation import Simulated, simulate
 from tidings.v1 import data_pb2 as pb
 
 pytestmark = pytest.mark.sim
@@ -167,6 +170,105 @@ def test_an_exchange_needs_both_halves_first() -> None:
         simulate(plans(2, "line", Unregistered(), TINY, 1))
 
 
+@dataclass(frozen=True)
+class Undeclared(Protocol):
+    """Asks with something and does not say so."""
+
+    async def run(self, node: Node) -> None:
+        node.on_exchange(lambda p, s: Weights(node.model), lambda p, m, t: None)
+        await node.exchange(1 - node.id, lambda: Weights(node.model))
+
+
+def test_what_an_exchange_carries_must_be_declared() -> None:
+    with pytest.raises(RunError, match="Weights in an exchange: declare it as 'asks_with'"):
+        simulate(plans(2, "line", Undeclared(), TINY, 1))
+
+
+# -- nonsense from a peer --------------------------------------------------------------------------
+
+
+#: phase, number, starter, message
+Handshake = tuple[int, int, int, Message | None]
+
+
+@dataclass(frozen=True)
+class Nonsense(DADAO):
+    """DADAO; node 0 sends handshakes of its own making instead."""
+
+    frames: list[Handshake] = field(default_factory=list, init=False)
+
+    async def run(self, node: Node) -> None:
+        if node.id != 0:
+            await super().run(node)
+            return
+        assert isinstance(node, RuntimeNode)
+        for phase, id_, starter, message in self.frames:
+            header = pb.Exchange(phase=phase, id=id_, starter=starter)
+            frame = node.codec.encode(message, 0, header)
+            for target in node.neighbors:
+                await node._world.transport.send(target, frame)
+
+
+X = torch.zeros(2)
+
+
+def of_every_kind() -> list[Handshake]:
+    """Every phase with every message, and a phase that there is not, asking and answering."""
+    contents: list[Message | None] = [None, At(t=1.0), Dual(t=1.0, m=X)]
+    phases = [*pb.Exchange.Phase.values(), 17]
+    return [(p, 1, who, m) for who in (0, 1, 9) for p in phases for m in contents]
+
+
+def dishonest(frames: list[Handshake], **fields: Any) -> Simulated:
+    protocol = Nonsense(mu=1.0, smoothness=10.0)
+    protocol.frames.extend(frames)
+    return simulate(plans(3, "complete", protocol, TINY, 5, link=IDEAL, **fields), stop_s=60.0)
+
+
+def test_nonsense_in_an_exchange_is_refused_and_counted_and_fails_nobody() -> None:
+    result = dishonest(of_every_kind())
+    right = {  # of three messages each
+        pb.Exchange.ASK: 1,
+        pb.Exchange.OFFER: 1,
+        pb.Exchange.REFUSE: 1,
+        pb.Exchange.COMMIT: 1,
+        pb.Exchange.ABORT: 1,
+    }
+    wrong = len(of_every_kind()) - 3 * sum(right.values())
+    for final in result.finals[1:]:
+        assert final.reception.refused["malformed"] == wrong
+    assert counters(result, "exchange_committed")[1] > 0
+
+
+def test_a_flood_of_handshakes_is_bounded() -> None:
+    ask = (int(pb.Exchange.ASK), 1, 0, At(t=0.0))
+    result = dishonest([ask] * 1000)
+    for final in result.finals[1:]:
+        assert final.reception.refused.get("malformed", 0) == 0
+    side = Exchanger(1, nowhere, 1.0, frozenset(), carried_by(Nonsense()))
+    header = pb.Exchange(phase=pb.Exchange.ASK, id=1, starter=0)
+    verdicts = [side.arrived(0, header, At(t=0.0)) for _ in range(1000)]
+    assert verdicts.count("overflow") == 1000 - verdicts.count(None) > 900
+    assert side.arrived(2, header, At(t=0.0)) is None  # another peer is not to blame
+
+
+async def nowhere(peer: int, header: pb.Exchange, message: Message | None) -> None:
+    raise AssertionError
+
+
+def test_an_ask_from_a_peer_that_cannot_be_answered_is_refused() -> None:
+    """Node 1 hears node 0 and has no link to it."""
+    protocol = Nonsense(mu=1.0, smoothness=10.0)
+    protocol.frames.append((int(pb.Exchange.ASK), 1, 0, At(t=0.0)))
+    made = plans(3, "complete", protocol, TINY, 5, link=IDEAL)
+    phase = made[1].phases[0].model_copy(update={"out_neighbors": (2,)})
+    links = {2: IDEAL}
+    made[1] = made[1].model_copy(update={"links": links, "phases": (phase,)})
+    result = simulate(made, stop_s=60.0)
+    assert result.finals[1].reception.refused["not_a_neighbor"] == 1
+    assert counters(result, "exchange_committed")[1] > 0
+
+
 # -- one side alone --------------------------------------------------------------------------------
 
 
@@ -179,7 +281,7 @@ def test_a_refusal_and_an_ask_that_wait_together_are_both_answered() -> None:
         async def transmit(peer: int, header: pb.Exchange, message: Message | None) -> None:
             sent.append(header.phase)
 
-        side = Exchanger(1, transmit, 1.0)
+        side = Exchanger(1, transmit, 1.0, frozenset(), carried_by(Faulty(0.0)))
         side.register(lambda p, s: Weights(torch.zeros(1)), lambda p, m, t: None)
         started = asyncio.create_task(side.start(0, None, 10.0))
         await asyncio.sleep(0)

@@ -23,7 +23,7 @@ SECTIONS = [
     ("fault: []", ["q.yaml:5: fault: unknown key; (valid: byzantine, compute, "]),
     (
         "network:\n  rate: 1Mbit/s\n  rat: 20ms",
-        ["q.yaml:7: network.rat: unknown key; did you mean 'rate'? (valid: delay, enforce, groups, "],
+        ["q.yaml:7: network.rat: unknown key; did you mean 'rate'? (valid: delay, enforce, "],
     ),
     (
         "network:\n  links:\n    - {on: 0<->1, rate: 1Mbit/s}\n    - on: 1<->2\n      dely: 3ms",

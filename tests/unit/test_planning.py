@@ -84,3 +84,60 @@ def test_a_protocol_that_needs_constants_refuses_a_problem_without() -> None:
     with pytest.raises(UserError, match=r"protocol: dadao: .* mu and smoothness; give both"):
         plan(loads(text), "test")
     plan(loads(text.replace("dadao", "{kind: dadao, mu: 1, smoothness: 10}")), "test")
+
+
+FILE = """nodes: 8
+topology: ring
+network:
+  rate: 1Mbit/s
+  links:
+    - {on: 0<->1, rate: 2Mbit/s}
+    - {on: 0<->2, rate: 2Mbit/s}
+problem: quadratic
+protocol: {kind: d_psgd, lr: 1}
+stop: {rounds: 5}
+"""
+
+
+def complaint(text: str, *overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        plan(loads(text, "some/file.yaml", overrides), "test")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "begins"),
+    [
+        ([], "some/file.yaml:7: network.links.1.on: '0<->2' selects no link"),
+        (["network.links=[{on: 1<->4}]"], "--set network.links=[{on: 1<->4}]: network.links.0.on:"),
+        (["protocol.kind=fed_avg"], "some/file.yaml:2: topology: fed_avg needs a server"),
+        (
+            ["protocol={kind: choco_sgd, lr: 1}", "topology={kind: star, mixing: uniform}"],
+            "--set topology={kind: star, mixing: uniform}: topology.mixing: choco_sgd needs",
+        ),
+        (["network.links=[]", "topology=torus", "nodes=7"], "--set topology=torus: "),
+        (
+            ["network.links=[]", "protocol.kind=robust_d_psgd", "protocol.aggregator=krum"],
+            "--set protocol.aggregator=krum: ",
+        ),
+        (
+            ["network.links=[]", "network.enforce=kernel"],
+            "--set network.enforce=kernel: the launcher 'local' does not offer 'kernel'",
+        ),
+        (["network.links=[]", "protocol=dadao", "problem=digits"], "--set protocol=dadao: dadao"),
+    ],
+)
+def test_mistakes_that_planning_finds_name_file_line_and_key(
+    overrides: list[str], begins: str
+) -> None:
+    assert complaint(FILE, *overrides).startswith(begins)
+
+
+def test_rows_that_are_too_few_name_the_line_of_the_protocol() -> None:
+    robust = "{kind: robust_d_psgd, lr: 1, aggregator: {kind: krum, f: 2}}"
+    text = FILE.replace("{kind: d_psgd, lr: 1}", robust).replace("0<->2", "1<->2")
+    assert complaint(text).startswith("some/file.yaml:9: protocol: ")
+
+
+def test_where_it_is_written_is_no_part_of_an_experiment() -> None:
+    assert loads(FILE, "a/x.yaml") == loads(f"# a comment\n{FILE}", "b/x.yaml")

@@ -11,10 +11,11 @@ from pydantic import ValidationError
 from tidings.errors import UserError
 from tidings.registry import base_directory
 from tidings_coordinator.experiment.errors import ExperimentError
+from tidings_coordinator.experiment.locator import Locator, label_of
 from tidings_coordinator.experiment.messages import explain, shown
 from tidings_coordinator.experiment.model import Experiment
 from tidings_coordinator.experiment.overrides import Override, expand
-from tidings_coordinator.experiment.yaml_loader import Document, Path, YamlError, parse
+from tidings_coordinator.experiment.yaml_loader import Path, YamlError, parse
 
 __all__ = ["expand", "load", "loads"]
 
@@ -46,7 +47,7 @@ def loads(text: str, name: str = "experiment.yaml", overrides: Sequence[str] = (
     try:
         document = parse(text)
     except YamlError as error:
-        label = f"{_label(error.path)}: " if error.path else ""
+        label = f"{label_of(error.path)}: " if error.path else ""
         raise ExperimentError(f"{name}:{error.line}: {label}{error.message}") from error
     data = document.value if document.value is not None else {}
     if not isinstance(data, dict):
@@ -56,38 +57,19 @@ def loads(text: str, name: str = "experiment.yaml", overrides: Sequence[str] = (
         path = override.apply(data)
         changed = {p: o for p, o in changed.items() if p[: len(path)] != path} | {path: override}
     data.setdefault("name", pathlib.Path(name).stem)
-    return _validate(data, name, document, changed)
+    return _validate(data, Locator(name, document, changed))
 
 
-def _validate(
-    data: dict[str, Any], name: str, document: Document, changed: dict[Path, Override]
-) -> Experiment:
+def _validate(data: dict[str, Any], locator: Locator) -> Experiment:
     try:
-        return Experiment.model_validate(data)
+        experiment = Experiment.model_validate(data)
     except ValidationError as error:
         wrong = [
-            (document.line(path) or 0, _line(path, message, name, document, changed))
+            (locator.line_number(path) or 0, locator.describe(path, message))
             for path, message in explain(error, Experiment)
         ]
         lines = dict.fromkeys(line for _, line in sorted(wrong, key=lambda found: found[0]))
         raise ExperimentError("\n".join(lines)) from error
     except UserError as error:
-        raise ExperimentError(f"{name}: {error}") from error
-
-
-def _line(
-    path: Path, message: str, name: str, document: Document, changed: dict[Path, Override]
-) -> str:
-    """One line of an error: whose fault it is, where, and what is wrong."""
-    for end in range(len(path), 0, -1):
-        if path[:end] in changed:
-            override = changed[path[:end]]
-            label = "" if tuple(map(str, path)) == override.keys else f"{_label(path)}: "
-            return f"--set {override.text}: {label}{message}"
-    line = document.line(path)
-    place = name if line is None else f"{name}:{line}"
-    return f"{place}: {_label(path)}: {message}"
-
-
-def _label(path: Path) -> str:
-    return ".".join(map(str, path))
+        raise ExperimentError(f"{locator.name}: {error}") from error
+    return experiment.written_at(locator)

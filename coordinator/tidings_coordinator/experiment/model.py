@@ -9,6 +9,7 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    PrivateAttr,
     Strict,
     StrictInt,
     ValidationInfo,
@@ -17,8 +18,9 @@ from pydantic import (
 )
 
 from tidings.api import Attack, Problem, Protocol
-from tidings.errors import ConfigError, nearest
+from tidings.errors import ConfigError, UserError, nearest
 from tidings.units import Duration, Ratio
+from tidings_coordinator.experiment.locator import Locator
 from tidings_coordinator.experiment.network import (
     LinkOverride,
     Network,
@@ -251,6 +253,18 @@ class Experiment(Section):
     """Who may take part, and who may read along."""
     records: Records = Records()
     """What is written down beyond the usual."""
+
+    #: where its keys are written, for mistakes that are found later
+    _locator: Locator = PrivateAttr(default=Locator())
+
+    def written_at(self, locator: Locator) -> Experiment:
+        """The same experiment, its mistakes to be found there."""
+        self._locator = locator
+        return self
+
+    def mistake(self, error: ConfigError) -> UserError:
+        """An error in this experiment, with file, line and key."""
+        return self._locator.locate(error)
 
     @field_validator("network")
     @classmethod

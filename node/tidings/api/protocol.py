@@ -24,6 +24,10 @@ class Protocol(Plugin):
     registry: ClassVar[Registry[Protocol]]
     #: the message types that it sends, in a fixed order: their positions are their ids on the wire
     messages: ClassVar[tuple[type[Message], ...]] = (Weights,)
+    #: what two nodes swap in an exchange, the first of ``messages`` where this is None
+    exchanged: ClassVar[type[Message] | None] = None
+    #: what a node shows when it asks for an exchange, None for nothing
+    asks_with: ClassVar[type[Message] | None] = None
     #: who must have finished for the run to be over; the others are then given the wait time-out
     ends_with: ClassVar[Literal["all", "server"]] = "all"
     #: whether all nodes go through the same rounds together, so that a run is reproducible bit for

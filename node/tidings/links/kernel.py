@@ -19,7 +19,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tidings.errors import UserError
+from tidings.errors import ConfigError, UserError
 from tidings.links.shape import LinkShape, NicShape
 
 #: of our root queueing discipline; what has another handle is not ours and is not touched
@@ -188,12 +188,13 @@ def needs_netem(shapes: Sequence[LinkShape]) -> bool:
 
 
 def check(shapes: Sequence[LinkShape]) -> None:
-    """UserError, naming the key, for links that no kernel imposes."""
+    """ConfigError, with the key, for links that no kernel imposes."""
     for shape in shapes:
         if shape.jitter_ns and shape.jitter_kind not in _DISTRIBUTIONS:
-            raise UserError(
-                f"network.jitter_kind: the kernel has no '{shape.jitter_kind}' jitter "
-                f"(valid with network.enforce: kernel: {', '.join(sorted(_DISTRIBUTIONS))})"
+            raise ConfigError(
+                f"the kernel has no '{shape.jitter_kind}' jitter "
+                f"(valid with network.enforce: kernel: {', '.join(sorted(_DISTRIBUTIONS))})",
+                ("network", "jitter_kind"),
             )
 
 

@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 from tidings.api.message import Message
 from tidings.api.node import Ask, Commit, Offer, Outcome
@@ -31,11 +32,15 @@ from tidings.wire.codec import Codec
 
 #: sends (peer, handshake, message) over the link, in order
 Transmit = Callable[[int, pb.Exchange, Message | None], Awaitable[None]]
+#: the type of message that a frame of each phase has to carry, None for no message
+Carried = Mapping[int, type[Message] | None]
 
 #: how often an answerer repeats its offer before it gives up a starter that is suspected dead
 _PATIENCE = 5
 #: repeats after which the interval between them doubles, and how often it does
 _PROMPT, _DOUBLINGS = 3, 6
+#: frames of one peer that may wait for an answer; an honest one has a few on their way
+_WAITING_FRAMES = 64
 
 
 @dataclass
@@ -63,6 +68,18 @@ class _Open:
         return pb.Exchange(phase=phase, id=self.id, starter=self.starter)
 
 
+def carried_by(protocol: Protocol) -> Carried:
+    """What the frames of the protocol's exchanges carry; its first message where it is silent."""
+    value = protocol.exchanged or protocol.messages[0]
+    return {
+        pb.Exchange.ASK: protocol.asks_with,
+        pb.Exchange.OFFER: value,
+        pb.Exchange.REFUSE: None,
+        pb.Exchange.COMMIT: value,
+        pb.Exchange.ABORT: None,
+    }
+
+
 def retry_interval_s(plan: NodePlan, codec: Codec, protocol: Protocol) -> float:
     """Loop seconds that an answer may reasonably take: several times an undisturbed exchange."""
     frame_bytes = max(map(codec.expected_bytes, protocol.messages))
@@ -84,10 +101,16 @@ class Exchanger:
     """
 
     def __init__(
-        self, node: int, transmit: Transmit, retry_s: float, suspected: Set[int] = frozenset()
+        self,
+        node: int,
+        transmit: Transmit,
+        retry_s: float,
+        suspected: Set[int],
+        carried: Carried,
     ) -> None:
         self._node = node
-        self._transmit = transmit
+        self._send = transmit
+        self._carried = carried
         self._retry_s = retry_s
         self._suspected = suspected
         self._offer: Offer | None = None
@@ -98,6 +121,7 @@ class Exchanger:
         #: the last exchange committed with each peer as starter: (id, value), to repeat on demand
         self._committed: dict[int, tuple[int, Message]] = {}
         self._inbox: asyncio.Queue[tuple[int, pb.Exchange, Message | None]] = asyncio.Queue()
+        self._waiting: Counter[int] = Counter()
         self._freed = asyncio.Event()
         #: committed, refused, aborted, in_doubt
         self.counters: Counter[str] = Counter()
@@ -111,9 +135,31 @@ class Exchanger:
         """The protocol's two halves of every exchange."""
         self._offer, self._commit = offer, commit
 
-    def arrived(self, source: int, header: pb.Exchange, message: Message | None) -> None:
-        """A frame of an exchange has come."""
+    def arrived(
+        self, source: int, header: pb.Exchange, message: Message | None
+    ) -> Literal["malformed", "overflow"] | None:
+        """A frame of an exchange has come; why it is refused, if it is.
+
+        What the protocol's offer and commit are given is of the type that they expect, so what
+        they raise is the protocol's own fault and fails the run.
+        """
+        if header.phase not in self._carried or not self._fits(header.phase, message):
+            return "malformed"
+        if self._waiting[source] >= _WAITING_FRAMES:
+            return "overflow"
+        self._waiting[source] += 1
         self._inbox.put_nowait((source, header, message))
+        return None
+
+    def _fits(self, phase: int, message: Message | None) -> bool:
+        kind = self._carried[phase]
+        return message is None if kind is None else type(message) is kind
+
+    async def _transmit(self, peer: int, header: pb.Exchange, message: Message | None) -> None:
+        if not self._fits(header.phase, message):
+            name = "asks_with" if header.phase == pb.Exchange.ASK else "exchanged"
+            raise TypeError(f"{type(message).__name__} in an exchange: declare it as '{name}'")
+        await self._send(peer, header, message)
 
     async def start(self, peer: int, ask: Ask | None, within_s: float | None) -> Outcome:
         """Exchange with ``peer``; REFUSED where it did not happen within the deadline, if any."""
@@ -194,6 +240,7 @@ class Exchanger:
             try:
                 async with asyncio.timeout_at(self._repeat_at_s()):
                     source, header, message = await self._inbox.get()
+                    self._waiting[source] -= 1
             except TimeoutError:
                 await self._repeat_offer()
                 continue

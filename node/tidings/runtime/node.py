@@ -19,7 +19,7 @@ from tidings.api.message import Delivery, Inbox, Message
 from tidings.api.node import Ask, Commit, Node, Offer, Outcome, Outgoing, Tasks, WaitFor
 from tidings.errors import NodeCrashed, WireError
 from tidings.runtime.byzantine import attacker_for
-from tidings.runtime.exchange import Exchanger, retry_interval_s
+from tidings.runtime.exchange import Exchanger, carried_by, retry_interval_s
 from tidings.runtime.ledger import Ledger
 from tidings.runtime.mailbox import Mailbox
 from tidings.runtime.parts import Parts
@@ -57,7 +57,9 @@ class RuntimeNode(Node):
         self._mailbox = Mailbox(plan.mailbox_messages)
         self._suspected: set[int] = set()
         retry_s = retry_interval_s(plan, self.codec, self.protocol)
-        self._exchanger = Exchanger(plan.node, self._handshake, retry_s, self._suspected)
+        self._exchanger = Exchanger(
+            plan.node, self._handshake, retry_s, self._suspected, carried_by(self.protocol)
+        )
         self._attacker = attacker_for(plan, self.protocol, self._spy)
         self._rngs: dict[str, np.random.Generator] = {}
         self._heard = frozenset(plan.in_neighbors)
@@ -94,8 +96,7 @@ class RuntimeNode(Node):
     async def end(self) -> None:
         """Wind up: settle the open exchange, unwind the protocol, measure the final model.
 
-        A peer may still ask what became of an exchange, and is answered for as long as the loop
-        runs.
+        Peers that still ask what became of an exchange are answered for as long as the loop runs.
         """
         assert self._main is not None
         self._ended.set()
@@ -108,7 +109,7 @@ class RuntimeNode(Node):
             await self._evaluate(final=True)
 
     def _check_answers(self) -> None:
-        """Raise what ended the answering: an offer or a commit of the protocol that failed."""
+        """Raise what ended the answering: an offer or a commit of the protocol's that failed."""
         if self._answers is not None and self._answers.done():
             self._answers.result()
 
@@ -313,7 +314,11 @@ class RuntimeNode(Node):
             digest = hashlib.blake2b(data, digest_size=8).hexdigest()
             self.log("received", source=source, round=incoming.round, digest=digest)
         if incoming.exchange is not None:
-            self._exchanger.arrived(source, incoming.exchange, incoming.message)
+            # whom we hear and have no link to we cannot answer
+            reason = "not_a_neighbor" if source not in self.plan.links else None
+            reason = reason or self._exchanger.arrived(source, incoming.exchange, incoming.message)
+            if reason is not None:
+                self.ledger.refused[reason] += 1
         elif incoming.message is not None:
             verdict = self._mailbox.put(source, incoming.round, incoming.message)
             if verdict == "kept":

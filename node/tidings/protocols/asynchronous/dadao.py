@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 
 from tidings.api import (
     GraphFacts,
@@ -54,7 +53,8 @@ class DADAO(Protocol):
     mu: float | None = None
     smoothness: float | None = None
 
-    messages = (At, Dual)
+    messages = (Dual, At)
+    asks_with = At
     static_graph = True
     two_way_links = True
 
@@ -110,11 +110,11 @@ class DADAO(Protocol):
 
     async def _gossip(self, node: Node, state: State, peer: int, rate: float) -> None:
         clock = PoissonClock(node, f"gossip clock {peer}", rate / self.unit)
+
+        def ask() -> At:
+            return At(max(self._now(node), state.t))
+
         while True:
             await clock.tick()
-            ask = partial(self._ask, node, state)
             while await node.exchange(peer, ask) is not Outcome.DELIVERED:
                 await node.sleep(0.05 * self.unit * node.rng("retry").random())
-
-    def _ask(self, node: Node, state: State) -> At:
-        return At(max(self._now(node), state.t))
