@@ -312,7 +312,7 @@ def _option(parameter: Any) -> str:
 
 def _option_help(parameter: Any) -> str:
     default = parameter.default
-    shown = default is not None and not parameter.is_flag and not parameter.multiple
+    shown = default not in (None, "") and not parameter.is_flag and not parameter.multiple
     return f"{parameter.help or ''} (default `{default}`)" if shown else parameter.help or ""
 
 

@@ -14,6 +14,7 @@ from support.runs import SMALL
 from tidings_coordinator.experiment.load import loads
 from tidings_coordinator.monitoring import curve as growing
 from tidings_coordinator.planning import plan
+from tidings_coordinator.records import series
 from tidings_coordinator.records.directory import read_lines
 from tidings_coordinator.records.series import cost_to, curve
 
@@ -50,7 +51,7 @@ def test_rounds_in_any_order_of_arrival(rows: dict[bool, tuple[Path, list[Any]]]
     assert run.cost == cost_to(run.goal, run.points)
     assert run.cost is not None
     assert run.cost["rounds"] == 20
-    assert run._open == {}
+    assert run._groups._open == {}
 
 
 def test_asynchronous_nodes(rows: dict[bool, tuple[Path, list[Any]]]) -> None:
@@ -72,7 +73,7 @@ def test_it_stays_small(rows: dict[bool, tuple[Path, list[Any]]]) -> None:
             if row["node"] != 3 or not 1000 < number < 4000:
                 run.add(row | {"round": number})
     assert len(run.points) <= growing._MAX_POINTS
-    assert len(run._open) <= growing._MAX_OPEN
+    assert len(run._groups._open) <= series._MAX_OPEN
     assert run.first is not None
     assert run.last is not None
     assert (run.first.round, run.last.round) == (0, 4999)

@@ -143,7 +143,7 @@ def test_secrets_do_not_show(authority: Authority) -> None:
 
     own = authority.own()
     assert own.key is not None
-    order = Order("run", 2, "a:1", Path("logs"), {}, {}, {"TIDINGS_TOKEN": authority.token})
+    order = Order("run", 2, "a:1", Path("logs"), {}, {}, join={"TIDINGS_TOKEN": authority.token})
     assert "PRIVATE" not in repr(own)
     assert authority.token not in repr(order)
     assert len(base64.urlsafe_b64decode(authority.token + "=")) == 32
