@@ -140,7 +140,7 @@ def test_what_the_kernel_or_the_launcher_cannot_do_is_refused(file: Path, tmp_pa
     jitter = [*KERNEL, "--set", "network.jitter=1ms", "--set", "network.jitter_kind=exponential"]
     done = tidings("check", str(file), "--launcher", "netns", *jitter)
     assert done.returncode == 2
-    assert "network.jitter_kind: the kernel has no 'exponential' jitter" in done.stderr
+    assert "network.jitter_kind=exponential: the kernel has no 'exponential' jitter" in done.stderr
     assert not (tmp_path / "run").exists()
 
 
