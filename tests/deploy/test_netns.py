@@ -135,12 +135,12 @@ def test_what_the_kernel_or_the_launcher_cannot_do_is_refused(file: Path, tmp_pa
     out = ["--out", str(tmp_path / "run")]
     done = tidings("run", str(file), *out, *KERNEL)
     assert done.returncode == 2
-    assert "network.enforce: the launcher 'local' does not offer 'kernel'" in done.stderr
+    assert "network.enforce=kernel: the launcher 'local' does not offer 'kernel'" in done.stderr
     assert "netns" in done.stderr
     jitter = [*KERNEL, "--set", "network.jitter=1ms", "--set", "network.jitter_kind=exponential"]
     done = tidings("check", str(file), "--launcher", "netns", *jitter)
     assert done.returncode == 2
-    assert "network.jitter_kind: the kernel has no 'exponential' jitter" in done.stderr
+    assert "network.jitter_kind=exponential: the kernel has no 'exponential' jitter" in done.stderr
     assert not (tmp_path / "run").exists()
 
 
