@@ -6,14 +6,13 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from tidings.errors import BarrierTimeout, Deadlock, NodeDied, RecordError, RunError
 from tidings.runtime.simulation import deadlock_text
 from tidings.v1 import control_pb2 as pb
-from tidings.v1 import records_pb2 as records
 from tidings_coordinator.control import fidelity
+from tidings_coordinator.control.conducted import Conducted, Progress
 from tidings_coordinator.control.entrance import Entrance
 from tidings_coordinator.control.ordering import order_of
 from tidings_coordinator.control.refusals import Refusals
@@ -32,34 +31,6 @@ _STUCK_S = 5.0
 _SHOW_S = 0.25
 _EXIT_NEWS_S = 3.0
 _CALIBRATED_AT_ONCE = 2
-
-
-@dataclass
-class Conducted:
-    """How a run of real nodes ended."""
-
-    finals: list[records.Final]
-    measured: list[fidelity.Measured]
-    #: emulated time at which it was over
-    time_s: float
-    #: bytes of the control plane
-    control_bytes: int
-    #: why it was stopped, where it did not end by itself
-    reason: str | None
-    #: what went wrong, if anything did
-    error: RunError | None
-    #: whether the run was protected, and who was turned away
-    security: dict[str, object]
-
-
-@dataclass
-class _State:
-    started: float = 0.0
-    ended: float = 0.0
-    reason: str | None = None
-    stuck_since: float | None = None
-    measured: list[fidelity.Measured] = field(default_factory=list)
-    gone_since: dict[int, float] = field(default_factory=dict)
 
 
 class Conductor:
@@ -84,7 +55,7 @@ class Conductor:
             nodes={node.node: NodeView() for node in run.nodes},
             honest=run.honest,
         )
-        self._state = _State()
+        self._state = Progress()
         self._aborted: str | None = None
 
     def abort(self, reason: str) -> None:
