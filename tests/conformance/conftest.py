@@ -12,13 +12,13 @@ from support.mpi_cluster import MpiCluster
 _RANKS = 6
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def mpich(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MpiCluster]:
     """Ranks under MPICH."""
     yield from _cluster("mpich", tmp_path_factory)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def openmpi(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MpiCluster]:
     """Ranks under Open MPI."""
     yield from _cluster("openmpi", tmp_path_factory)
