@@ -9,6 +9,7 @@ from pathlib import Path
 from tidings.errors import UserError
 from tidings_coordinator.experiment.load import expand, load
 from tidings_coordinator.experiment.model import Experiment
+from tidings_coordinator.planning import plan
 from tidings_coordinator.running import Outcome
 
 RunOne = Callable[[Experiment, Path, Path], Outcome]
@@ -33,7 +34,9 @@ def sweep(
         first = load(file, [*fixed, *setting]).seed
         for seed in range(first, first + seeds):
             words = [*setting, f"seed={seed}"]
-            jobs.append((_label(words), load(file, [*fixed, *setting, f"seed={seed}"])))
+            experiment = load(file, [*fixed, *words])
+            plan(experiment, "check")
+            jobs.append((_label(words), experiment))
     directory = out or Path("runs") / f"sweep-{file.stem}-{datetime.now():%Y%m%d-%H%M%S}"
     runs: list[Path] = []
     worst = 0

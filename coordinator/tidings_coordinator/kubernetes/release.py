@@ -106,6 +106,7 @@ class Release:
             "kind": "external",
             "host": "0.0.0.0",
             "port": COORDINATOR_PORT,
+            "own_network": True,
             "join": f"{self.join_s}s",
         }
 
@@ -121,9 +122,7 @@ def _in_the_clear(data: dict[str, Any]) -> None:
 
 
 def _watched(data: dict[str, Any]) -> None:
-    """Metrics where Prometheus can scrape them; the live page on the pod's loopback, where a port
-    forward finds it."""
-    data["metrics"] = {"host": "0.0.0.0"} | (data.get("metrics") or {})
+    """The live page on the pod's loopback, where a port forward finds it."""
     data["monitor"] = {"port": MONITOR_PORT} | (data.get("monitor") or {})
 
 

@@ -118,7 +118,7 @@ class Launcher(Plugin):
     #: whether the coordinator runs elsewhere too, so that the launcher carries out the whole run
     remote: ClassVar[bool] = False
     #: whether nodes have a network that is made for the run, with addresses that are not loopback's
-    own_network: ClassVar[bool] = False
+    own_network: bool = False
     #: where the coordinator listens for nodes
     host: str = "127.0.0.1"
     port: int = 0

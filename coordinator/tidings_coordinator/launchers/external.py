@@ -24,6 +24,8 @@ class External(Launcher):
     host: str = "127.0.0.1"
     #: the coordinator's port; 0 for any free one
     port: int = 7600
+    #: whether the nodes have a network that is made for the run
+    own_network: bool = False
     #: how long it waits for the nodes
     join: Duration = Duration(600.0)
 
