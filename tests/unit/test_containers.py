@@ -108,8 +108,9 @@ def _plain(name: str) -> str:
 
 @pytest.mark.parametrize(
     ("state", "other", "coordinator", "healthy"),
-    [("01", 7600, "control:7600", True), ("01", 7601, "control:7600", False),
-     ("08", 7600, "control:7600", False), ("0A", 0, "", True), ("01", 7600, "", False)],
+    [("01", 7600, "198.18.0.1:7600", True), ("01", 7601, "198.18.0.1:7600", True),
+     ("01", 7600, "198.18.0.9:7600", False), ("08", 7600, "198.18.0.1:7600", False),
+     ("01", 7600, "nowhere.invalid:7600", False), ("0A", 0, "", True), ("01", 7600, "", False)],
 )  # fmt: skip
 def test_health(tmp_path: Path, state: str, other: int, coordinator: str, healthy: bool) -> None:
     line = f"  0: 020012C6:A001 010012C6:{other:04X} {state} 00000000:00000000 00:00000000 0 0 0\n"

@@ -10,6 +10,7 @@ A node is known by TIDINGS_COORDINATOR in its environment; anything else is well
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,25 +19,34 @@ from pathlib import Path
 _ESTABLISHED, _LISTEN = "01", "0A"
 
 
-def connections(folder: Path = Path("/proc/net")) -> Iterator[tuple[str, int, int]]:
-    """(state, own port, other port) of every TCP socket of this network namespace."""
+def connections(folder: Path = Path("/proc/net")) -> Iterator[tuple[str, str]]:
+    """(state, other end's address in the kernel's hexadecimal) of every TCP socket here."""
     for name in ("tcp", "tcp6"):
         try:
             table = (folder / name).read_text().splitlines()[1:]
         except OSError:
             continue
         for line in table:
-            _, own, other, state, *_ = line.split()
-            yield state, int(own.rpartition(":")[2], 16), int(other.rpartition(":")[2], 16)
+            _, _, other, state, *_ = line.split()
+            yield state, other.rpartition(":")[0]
 
 
 def well(coordinator: str, folder: Path = Path("/proc/net")) -> bool:
-    """Whether this container does what it is there for; ``coordinator`` is host:port or empty."""
-    port = coordinator.rpartition(":")[2]
-    if not port:
-        return any(state == _LISTEN for state, _, _ in connections(folder))
+    """Whether this container does what it is there for; ``coordinator`` is host:port or empty.
+
+    The port does not count: under TLS it is where nodes enrol, and the line goes to another one.
+    """
+    host = coordinator.rpartition(":")[0]
+    if not host:
+        return any(state == _LISTEN for state, _ in connections(folder))
+    try:
+        addresses = socket.gethostbyname_ex(host)[2]
+    except OSError:
+        return False
+    # IPv4 is written backwards, and as the end of an IPv6 address where the socket is of that kind
+    wanted = tuple(socket.inet_aton(address)[::-1].hex().upper() for address in addresses)
     return any(
-        state == _ESTABLISHED and str(other) == port for state, _, other in connections(folder)
+        state == _ESTABLISHED and other.endswith(wanted) for state, other in connections(folder)
     )
 
 
