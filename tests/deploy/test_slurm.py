@@ -13,7 +13,7 @@ from support.mpi_cluster import ROOT, bin_of
 from support.runs import DEADLINE_S, SMALL, result, tidings, wait_for_event
 from support.slurm import cluster, slurm
 
-pytestmark = pytest.mark.deploy
+pytestmark = [pytest.mark.deploy, pytest.mark.daemons]
 
 ENDLESS = ["--set", "stop.rounds=1000000", "--set", "problem={kind: quadratic, dim: 50}"]
 ENDLESS += ["--set", "target=null", "--set", "compute.time=20ms", "--set", "network.probe=false"]
