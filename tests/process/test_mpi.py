@@ -58,8 +58,8 @@ def test_both_ways_to_start_agree_with_the_simulator(
 
 @pytest.mark.xfail(
     strict=False,
-    reason="mpiexec kills the other ranks when one dies, and on a busy machine the verdict may name "
-    "one of those instead of the first",
+    reason="mpiexec kills the other ranks when one dies, and on a busy machine the verdict may "
+    "name one of those instead of the first",
 )
 @pytest.mark.parametrize("way", ["mpich", "openmpi", "openmpi with ulfm"])
 def test_a_rank_that_dies_is_named_and_nothing_is_left(
