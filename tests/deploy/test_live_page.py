@@ -127,7 +127,7 @@ def test_a_page_that_asks_elsewhere_is_noticed_and_stopped(tmp_path: Path) -> No
     with started("run", str(file), "--out", str(out)), browser(tmp_path) as page:
         url = wait_for_event(out, "discovery")[0]["page"]
         page.open(url)
-        page.until("run.facts")
+        page.until("typeof run !== 'undefined' && run.facts")
         # even if its own script wanted to: the policy that it is served with forbids it
         page.value("new Image().src = 'http://127.0.0.1:9/pixel.png'")
         page.value("fetch('http://127.0.0.1:9/').catch(() => { window.refused = true })")

@@ -111,7 +111,7 @@ def enrol(
 
 def test_strangers_at_every_door_of_a_run(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    setting = [*LONG, *TLS, "--set", "metrics.serve=false"]
+    setting = [*LONG, *TLS, "--set", "metrics.serve=false", "--set", "monitor.serve=false"]
     knocked: Counter[int | None] = Counter()
     with started("run", str(file), "--out", str(out), "--quiet", *setting) as run:
         wait_for_event(out, "started")
