@@ -3,74 +3,53 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import itertools
 import json
-import math
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import TypeVar
 
 import numpy as np
 import torch
 
-from tidings.api.message import Delivery, Inbox, Message
-from tidings.api.node import Ask, Commit, Node, Offer, Outcome, Outgoing, Tasks, WaitFor
-from tidings.errors import NodeCrashed, WireError
+from tidings.api.message import Message
+from tidings.api.node import Ask, Commit, Offer, Outcome, Outgoing, Tasks
+from tidings.errors import NodeCrashed
 from tidings.runtime.byzantine import attacker_for
 from tidings.runtime.exchange import Exchanger, carried_by, retry_interval_s
 from tidings.runtime.ledger import Ledger
-from tidings.runtime.mailbox import Mailbox
 from tidings.runtime.parts import Parts
 from tidings.runtime.plan import NodePlan, derive_rng
+from tidings.runtime.reception import Reception
 from tidings.runtime.reporting import Reporter
 from tidings.runtime.tasks import TaskBlock
-from tidings.runtime.waiting import Waiting
 from tidings.runtime.world import World
 from tidings.v1 import data_pb2 as pb
 from tidings.v1 import records_pb2 as records
-from tidings.wire.frame import Buffer
 
-M = TypeVar("M", bound=Message)
 R = TypeVar("R")
 
 
-class RuntimeNode(Node):
+class RuntimeNode(Reception):
     """A node of a run; see :class:`tidings.api.Node` for what its methods mean.
 
     Life: ``begin`` starts the protocol, ``end`` winds it up, ``crash`` kills it at once.
     """
 
     def __init__(self, plan: NodePlan, parts: Parts, world: World) -> None:
-        self.plan = plan
-        self.id, self.n, self.role, self.round = plan.node, plan.nodes, plan.role, 0
-        self.graph = plan.graph
-        self.clock = world.clock
-        self.protocol, self.problem, self.codec = parts.protocol, parts.problem, parts.codec
+        super().__init__(plan, parts, world)
         self.model = self.problem.initial()
-        self.waiting = Waiting()
-        self.ledger = Ledger(plan.node, world.transport.links)
-        #: measures links before the run; not part of the protocol
-        self.on_probe: Callable[[int, pb.Probe], None] = lambda source, probe: None
-        self._world = world
-        self._mailbox = Mailbox(plan.mailbox_messages)
-        self._suspected: set[int] = set()
         retry_s = retry_interval_s(plan, self.codec, self.protocol)
         self._exchanger = Exchanger(
             plan.node, self._handshake, retry_s, self._suspected, carried_by(self.protocol)
         )
         self._attacker = attacker_for(plan, self.protocol, self._spy)
         self._rngs: dict[str, np.random.Generator] = {}
-        self._heard = frozenset(plan.in_neighbors)
-        #: behind the fence
-        self.dead = False
         self._ended = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
         self._answers: asyncio.Task[None] | None = None
         self._reporter = Reporter(plan, self.problem, world)
-        world.transport.receive = self._receive
-        world.transport.suspect = self._suspect
 
     # -- life ----------------------------------------------------------------------------
 
@@ -234,101 +213,6 @@ class RuntimeNode(Node):
             await self._world.transport.send(target, frame)
         self._alive()
 
-    async def gather(
-        self,
-        kind: type[M],
-        *,
-        of: tuple[int, ...] | None = None,
-        wait_for: WaitFor | None = None,
-        within_s: float | None = None,
-    ) -> Inbox[M]:
-        self._alive()
-        sources = set(self.in_neighbors if of is None else of)
-        round_ = self.round
-        policy = self.plan.wait_for if wait_for is None else wait_for
-        await self._wait_round(kind, round_, sources, policy, within_s)
-        taken = self._mailbox.take_round(kind, round_, sources)
-        missing = tuple(sorted(sources - set(taken)))
-        self.ledger.refused["missing"] += len(missing)
-        return Inbox(taken, missing)  # type: ignore[arg-type]
-
-    async def _wait_round(
-        self,
-        kind: type[Message],
-        round_: int,
-        sources: set[int],
-        wait_for: WaitFor,
-        within_s: float | None,
-    ) -> None:
-        """Until the messages of a round are there, or the deadline."""
-        pending = sources - self._mailbox.heard(kind, round_)
-        need = len(pending)
-        if isinstance(wait_for, int):
-            need = max(0, min(wait_for, len(sources)) - (len(sources) - len(pending)))
-        live = self._suspected if wait_for == "live" else None
-        await self.waiting.round(
-            kind, round_, pending, need, self._deadline(within_s), self.clock.now_s, live
-        )
-        self._alive()
-
-    def _deadline(self, within_s: float | None) -> float | None:
-        """A deadline in loop seconds; None for never."""
-        within_s = self.plan.wait_s if within_s is None else within_s
-        return None if math.isinf(within_s) else within_s * self._world.time_scale
-
-    async def recv(self, kind: type[M], within_s: float | None = None) -> Delivery[M] | None:
-        self._alive()
-        limit_s = self._deadline(within_s)
-        began_s, woken = asyncio.get_running_loop().time(), True
-        # an arrival wakes all who wait for its kind, and only one of them gets it
-        while (delivery := self._mailbox.take_next(kind)) is None and woken:
-            past_s = asyncio.get_running_loop().time() - began_s
-            left_s = None if limit_s is None else max(0.0, limit_s - past_s)
-            woken = await self.waiting.next(kind, left_s, self.clock.now_s)
-            self._alive()
-        return delivery  # type: ignore[return-value]
-
-    async def messages(self, kind: type[M]) -> AsyncIterator[Delivery[M]]:
-        while True:
-            delivery = await self.recv(kind, math.inf)
-            if delivery is not None:
-                yield delivery
-
-    def _receive(self, source: int, data: Buffer) -> None:
-        """A frame has come; anything wrong with it is counted, and the node goes on."""
-        if self.dead:
-            return
-        try:
-            incoming = self.codec.decode(data)
-        except WireError as error:
-            self.ledger.refused[error.reason] += 1
-            return
-        if source not in self._heard:
-            self.ledger.refused["not_a_neighbor"] += 1
-            return
-        if incoming.probe is not None:
-            self.on_probe(source, incoming.probe)
-            return
-        self.ledger.arrived(source, incoming.counts, self.round - incoming.round)
-        if self.plan.trace:
-            digest = hashlib.blake2b(data, digest_size=8).hexdigest()
-            self.log("received", source=source, round=incoming.round, digest=digest)
-        if incoming.exchange is not None:
-            # whom we hear and have no link to we cannot answer
-            reason = "not_a_neighbor" if source not in self.plan.links else None
-            reason = reason or self._exchanger.arrived(source, incoming.exchange, incoming.message)
-            if reason is not None:
-                self.ledger.refused[reason] += 1
-        elif incoming.message is not None:
-            verdict = self._mailbox.put(source, incoming.round, incoming.message)
-            if verdict == "kept":
-                self.waiting.arrived(type(incoming.message), incoming.round, source)
-
-    def _suspect(self, peer: int, dead: bool) -> None:
-        (self._suspected.add if dead else self._suspected.discard)(peer)
-        if dead:
-            self.waiting.suspected(self._suspected)
-
     # -- exchange ------------------------------------------------------------------------
 
     def on_exchange(self, offer: Offer, commit: Commit) -> None:
@@ -388,13 +272,3 @@ class RuntimeNode(Node):
         """What this node has to say when it is over."""
         counters = {"exchange_" + name: n for name, n in self._exchanger.counters.items()}
         return self.ledger.final(self.model, self.refused, counters)
-
-    async def _spy(self, kind: type[Message], sources: set[int]) -> Inbox[Message]:
-        """A rushing attacker's look at what others send in this round, without taking it.
-
-        Where a message is sent by one role only, no neighbour sends it: they have the other one.
-        """
-        sources = sources & set(self.in_neighbors) if kind.sender is None else set()
-        await self._wait_round(kind, self.round, sources, self.plan.wait_for, None)
-        heard = self._mailbox.heard(kind, self.round) & sources
-        return Inbox({j: self._mailbox.peek(kind, self.round, j) for j in heard})
