@@ -23,8 +23,9 @@ class Peer:
 
     def __init__(self, node: int, setup: Setup) -> None:
         from tidings.api import Protocol
+        from tidings.transports.endpoint import Endpoint
         from tidings.transports.grpc import GrpcTransport
-        from tidings.transports.grpc_service import Identity
+        from tidings.transports.identity import Identity
         from tidings.transports.io_thread import IoThread, WallClock
         from tidings.wire.codec import Codec
 
@@ -38,15 +39,17 @@ class Peer:
         links = setup.links.get(node, {})
         sources = frozenset(s for s, targets in setup.links.items() if node in targets)
         self.transport = GrpcTransport(
-            Identity("benchmark", node, self.codec.digest),
-            links,
-            setup.nics.get(node) or _open_nic(),
-            sources,
-            0,
-            self.clock,
-            self.io,
-            self.codec.check_length,
-            setup.chunk_bytes,
+            Endpoint(
+                Identity("benchmark", node, self.codec.digest),
+                links,
+                setup.nics.get(node) or _open_nic(),
+                sources,
+                0,
+                self.clock,
+                self.io,
+                self.codec.check_length,
+                setup.chunk_bytes,
+            ),
         )
         self.transport.suspect = lambda peer, dead: None
         self.transport.receive = self._receive

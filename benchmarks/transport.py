@@ -93,23 +93,26 @@ def run_credentials() -> list[Any]:
 def make(node: int, size: int, credentials: Any) -> tuple[Any, Any, Any, Any]:
     from tidings.api import Protocol
     from tidings.links.shape import LinkShape, NicShape
+    from tidings.transports.endpoint import Endpoint
     from tidings.transports.grpc import GrpcTransport
-    from tidings.transports.grpc_service import Identity
+    from tidings.transports.identity import Identity
     from tidings.transports.io_thread import IoThread, WallClock
     from tidings.wire.codec import Codec
 
     codec = Codec(Protocol.parse({"kind": "d_psgd", "lr": 0.1}), size // 4)
     io, peer = IoThread(), 1 - node
     transport = GrpcTransport(
-        Identity("benchmark", node, codec.digest),
-        {peer: LinkShape()},
-        NicShape(),
-        frozenset({peer}),
-        0,
-        WallClock(),
-        io,
-        codec.check_length,
-        codec.chunk_bytes,
+        Endpoint(
+            Identity("benchmark", node, codec.digest),
+            {peer: LinkShape()},
+            NicShape(),
+            frozenset({peer}),
+            0,
+            WallClock(),
+            io,
+            codec.check_length,
+            codec.chunk_bytes,
+        ),
         credentials,
     )
     transport.suspect = lambda peer, dead: None

@@ -66,6 +66,7 @@ def make(size: int) -> tuple[Any, Any, Any, Any]:
     """Transport, codec, I/O thread and MPI of this rank."""
     from tidings.api import Protocol
     from tidings.links.shape import LinkShape, NicShape
+    from tidings.transports.endpoint import Endpoint
     from tidings.transports.identity import Identity
     from tidings.transports.io_thread import IoThread, WallClock
     from tidings.transports.mpi import MpiTransport
@@ -76,15 +77,17 @@ def make(size: int) -> tuple[Any, Any, Any, Any]:
     codec = Codec(Protocol.parse({"kind": "d_psgd", "lr": 0.1}), size // 4, 64 * MIB)
     peer = 1 - mpi.rank
     transport = MpiTransport(
-        Identity("benchmark", mpi.rank, codec.digest),
-        {peer: LinkShape()},
-        NicShape(),
-        frozenset({peer}),
-        0,
-        WallClock(),
-        io,
-        codec.check_length,
-        codec.chunk_bytes,
+        Endpoint(
+            Identity("benchmark", mpi.rank, codec.digest),
+            {peer: LinkShape()},
+            NicShape(),
+            frozenset({peer}),
+            0,
+            WallClock(),
+            io,
+            codec.check_length,
+            codec.chunk_bytes,
+        ),
         mpi,
     )
     transport.suspect = lambda peer, dead: None

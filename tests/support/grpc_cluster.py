@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from support.recording import Recorder
+from tidings.runtime.carrier import endpoint_of
 from tidings.runtime.node import RuntimeNode
 from tidings.runtime.parts import Parts
 from tidings.runtime.plan import NodePlan
@@ -17,7 +18,6 @@ from tidings.runtime.real_world import RealWorld
 from tidings.runtime.simulation import Simulated
 from tidings.transports.credentials import Credentials
 from tidings.transports.grpc import GrpcTransport
-from tidings.transports.grpc_service import Identity
 from tidings.transports.io_thread import IoThread, WallClock
 from tidings.v1 import control_pb2 as pb
 
@@ -66,15 +66,7 @@ class Cluster:
         parts = Parts.of(plan)
         clock = WallClock(plan.time_scale)
         transport = GrpcTransport(
-            Identity(plan.run, plan.node, parts.codec.digest),
-            plan.links,
-            plan.nic,
-            frozenset(plan.in_neighbors),
-            plan.seed,
-            clock,
-            self.io,
-            parts.codec.check_length,
-            plan.chunk_bytes,
+            endpoint_of(plan, parts, clock, self.io),
             None if self._credentials is None else self._credentials(plan.node),
         )
         world = RealWorld(clock, transport, self._record)

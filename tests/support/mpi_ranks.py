@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 from support.recording import Recorder
+from tidings.runtime.carrier import endpoint_of
 from tidings.runtime.node import RuntimeNode
 from tidings.runtime.parts import Parts
 from tidings.runtime.plan import NodePlan
 from tidings.runtime.real_world import RealWorld
-from tidings.transports.identity import Identity
 from tidings.transports.io_thread import IoThread, WallClock
 from tidings.transports.mpi import MpiTransport
 from tidings.transports.mpi_thread import MpiThread, world
@@ -38,18 +38,7 @@ class Rank:
         self.plan, self.mpi, self.recorder = plan, mpi, Recorder()
         parts = Parts.of(plan)
         self.clock = WallClock(plan.time_scale)
-        self.transport = MpiTransport(
-            Identity(plan.run, plan.node, parts.codec.digest),
-            plan.links,
-            plan.nic,
-            frozenset(plan.in_neighbors),
-            plan.seed,
-            self.clock,
-            io,
-            parts.codec.check_length,
-            plan.chunk_bytes,
-            mpi,
-        )
+        self.transport = MpiTransport(endpoint_of(plan, parts, self.clock, io), mpi)
         self.world = RealWorld(self.clock, self.transport, self._record)
         self.node = RuntimeNode(plan, parts, self.world)
 

@@ -6,8 +6,24 @@ from tidings.runtime.parts import Parts
 from tidings.runtime.plan import NodePlan
 from tidings.transports.base import NetworkTransport
 from tidings.transports.credentials import Credentials
+from tidings.transports.endpoint import Endpoint
 from tidings.transports.identity import Identity
 from tidings.transports.io_thread import IoThread, WallClock
+
+
+def endpoint_of(plan: NodePlan, parts: Parts, clock: WallClock, io: IoThread) -> Endpoint:
+    """The node on the data plane."""
+    return Endpoint(
+        Identity(plan.run, plan.node, parts.codec.digest),
+        plan.paced_links,
+        plan.paced_nic,
+        frozenset(plan.in_neighbors),
+        plan.seed,
+        clock,
+        io,
+        parts.codec.check_length,
+        plan.chunk_bytes,
+    )
 
 
 def make_transport(
@@ -22,22 +38,12 @@ def make_transport(
 
     Credentials are for links over gRPC; what protects MPI is up to MPI.
     """
-    ends = (
-        Identity(plan.run, plan.node, parts.codec.digest),
-        plan.paced_links,
-        plan.paced_nic,
-        frozenset(plan.in_neighbors),
-        plan.seed,
-        clock,
-        io,
-        parts.codec.check_length,
-        plan.chunk_bytes,
-    )
+    end = endpoint_of(plan, parts, clock, io)
     if plan.transport == "mpi":
         from tidings.transports.mpi import MpiTransport
         from tidings.transports.mpi_thread import world
 
-        return MpiTransport(*ends, world(), first_rank)
+        return MpiTransport(end, world(), first_rank)
     from tidings.transports.grpc import GrpcTransport
 
-    return GrpcTransport(*ends, credentials)
+    return GrpcTransport(end, credentials)

@@ -11,6 +11,7 @@ from grpc import aio
 
 from tidings.errors import WireError
 from tidings.transports.credentials import Credentials, Gate, guard, node_name
+from tidings.transports.endpoint import Endpoint
 from tidings.transports.grpc_service import (
     DIGEST_KEY,
     OPTIONS,
@@ -18,7 +19,7 @@ from tidings.transports.grpc_service import (
     SOURCE_KEY,
     peer_handlers,
 )
-from tidings.transports.in_links import InLinks, NodeEnd
+from tidings.transports.in_links import Deliver, InLinks
 from tidings.v1 import data_pb2 as pb
 from tidings.wire.reader import FrameReader
 
@@ -29,8 +30,10 @@ _STREAMS_PER_SOURCE = 4
 class GrpcInLinks(InLinks):
     """The server that a node's in-neighbours connect to."""
 
-    def __init__(self, end: NodeEnd, credentials: Credentials | None = None) -> None:
-        super().__init__(end)
+    def __init__(
+        self, end: Endpoint, deliver: Deliver, credentials: Credentials | None = None
+    ) -> None:
+        super().__init__(end, deliver)
         self._server: aio.Server | None = None
         self._gate = Gate(credentials)
         #: by source, oldest first

@@ -6,11 +6,9 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from tidings.links.model import Ingress
-from tidings.transports.identity import Identity
-from tidings.transports.io_thread import WallClock
+from tidings.transports.endpoint import Endpoint
 
 #: what may wait for the network card from one link before its stream is no longer read
 BACKLOG_BYTES = 16 << 20
@@ -18,19 +16,8 @@ BACKLOG_BYTES = 16 << 20
 Frames = list[memoryview]
 
 
-@dataclass(frozen=True)
-class NodeEnd:
-    """What the receiving end of a node's links is given by its transport."""
-
-    identity: Identity
-    #: the in-neighbours
-    sources: frozenset[int]
-    check_length: Callable[[int], int]
-    #: called with (source, frame), in the order of each link
-    deliver: Callable[[int, memoryview], None]
-    clock: WallClock
-    nic_bit_per_s: float
-    quantum_bytes: int
+#: (source, frame)
+Deliver = Callable[[int, memoryview], None]
 
 
 class InLinks(ABC):
@@ -40,13 +27,13 @@ class InLinks(ABC):
     node's network card has let it through.
     """
 
-    def __init__(self, end: NodeEnd) -> None:
+    def __init__(self, end: Endpoint, deliver: Deliver) -> None:
         self._identity = end.identity
         self._sources = end.sources
         self._check_length = end.check_length
-        self._deliver = end.deliver
+        self._deliver = deliver
         self._clock = end.clock
-        self._nic_bit_per_s = end.nic_bit_per_s
+        self._nic_bit_per_s = end.nic.ingress_bit_per_s
         self._quantum_bytes = end.quantum_bytes
         self._ingress: Ingress[tuple[int, Frames, int]]
         self._wake: asyncio.TimerHandle | None = None

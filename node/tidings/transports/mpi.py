@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
 
-from tidings.links.shape import LinkShape, NicShape
-from tidings.transports.identity import Identity
-from tidings.transports.in_links import InLinks, NodeEnd
-from tidings.transports.io_thread import IoThread, WallClock
+from tidings.transports.endpoint import Endpoint
+from tidings.transports.in_links import InLinks
 from tidings.transports.mpi_in import MpiInLinks
 from tidings.transports.mpi_out import MpiOutLink
 from tidings.transports.mpi_thread import MpiThread
@@ -22,28 +19,13 @@ class MpiTransport(PacedTransport):
     Node i is rank ``first_rank + i``: where the coordinator is a rank too, it comes first.
     """
 
-    def __init__(
-        self,
-        identity: Identity,
-        links: Mapping[int, LinkShape],
-        nic: NicShape,
-        sources: frozenset[int],
-        seed: int,
-        clock: WallClock,
-        io: IoThread,
-        check_length: Callable[[int], int],
-        quantum_bytes: int,
-        world: MpiThread,
-        first_rank: int = 0,
-    ) -> None:
+    def __init__(self, end: Endpoint, world: MpiThread, first_rank: int = 0) -> None:
         self._world = world
         self._first_rank = first_rank
-        super().__init__(
-            identity, links, nic, sources, seed, clock, io, check_length, quantum_bytes
-        )
+        super().__init__(end)
 
-    def _incoming(self, end: NodeEnd) -> InLinks:
-        self._mpi_in = MpiInLinks(end, self._world, self._io, self._first_rank)
+    def _incoming(self) -> InLinks:
+        self._mpi_in = MpiInLinks(self._end, self._arrived, self._world, self._first_rank)
         return self._mpi_in
 
     def _outgoing(self, end: LinkEnd) -> OutLink:

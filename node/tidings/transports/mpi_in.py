@@ -9,9 +9,9 @@ from collections.abc import Callable
 import numpy as np
 
 from tidings.errors import TruncatedFrame, WireError
+from tidings.transports.endpoint import Endpoint
 from tidings.transports.identity import Identity
-from tidings.transports.in_links import BACKLOG_BYTES, InLinks, NodeEnd
-from tidings.transports.io_thread import IoThread
+from tidings.transports.in_links import BACKLOG_BYTES, Deliver, InLinks
 from tidings.transports.mpi_thread import MpiThread
 from tidings.wire.reader import FrameReader
 
@@ -44,10 +44,10 @@ def hello(identity: Identity) -> bytes:
 class MpiInLinks(InLinks):
     """Answers the in-neighbours, and takes what they send; nobody else gets a byte in."""
 
-    def __init__(self, end: NodeEnd, world: MpiThread, io: IoThread, first_rank: int) -> None:
-        super().__init__(end)
+    def __init__(self, end: Endpoint, deliver: Deliver, world: MpiThread, first_rank: int) -> None:
+        super().__init__(end, deliver)
         self._world = world
-        self._io = io
+        self._io = end.io
         #: of node 0
         self._first_rank = first_rank
         #: node by rank, of those that have said hello

@@ -16,11 +16,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from tidings.links.model import Egress
-from tidings.links.shape import LinkShape, NicShape
 from tidings.transports.base import LinkCounters, NetworkTransport
-from tidings.transports.identity import Identity
-from tidings.transports.in_links import InLinks, NodeEnd
-from tidings.transports.io_thread import IoThread, WallClock
+from tidings.transports.endpoint import Endpoint
+from tidings.transports.in_links import InLinks
 from tidings.transports.out_link import LinkEnd, OutLink
 from tidings.wire.frame import Frame
 
@@ -30,50 +28,31 @@ _CALIBRATE_S = 10.0
 class PacedTransport(NetworkTransport):
     """One node's links. Made, and its methods called, in the node's own loop."""
 
-    def __init__(
-        self,
-        identity: Identity,
-        links: Mapping[int, LinkShape],
-        nic: NicShape,
-        sources: frozenset[int],
-        seed: int,
-        clock: WallClock,
-        io: IoThread,
-        check_length: Callable[[int], int],
-        quantum_bytes: int,
-    ) -> None:
-        self._identity = identity
-        self._shapes = dict(links)
-        self._nic = nic
-        self._seed = seed
-        self._clock = clock
-        self._io = io
-        self._quantum_bytes = quantum_bytes
+    def __init__(self, end: Endpoint) -> None:
+        self._end = end
+        self._shapes = dict(end.links)
+        self._clock = end.clock
+        self._io = end.io
         self._home = asyncio.get_running_loop()
         #: guards the egress model, which both threads drive
         self._lock = threading.Lock()
         # until the start links are measured, and a probe that is lost measures nothing
         self._egress = self._fresh_egress(lossless=True)
         self._out: dict[int, OutLink] = {}
-        self._in = self._incoming(
-            NodeEnd(
-                identity, sources, check_length, self._arrived, clock, nic.ingress_bit_per_s,
-                quantum_bytes,
-            )
-        )  # fmt: skip
+        self._in = self._incoming()
         self._pump_posted = False
         self._pump_timer: asyncio.TimerHandle | None = None
         self._inbound: deque[tuple[int, memoryview]] = deque()
         self._drain_posted = False
         #: accepted and not yet written, by link; bounds memory where the other end is too slow
         self._backlog_bytes: Counter[int] = Counter()
-        self._room = {target: asyncio.Event() for target in links}
-        self._order = {target: asyncio.Lock() for target in links}
+        self._room = {target: asyncio.Event() for target in end.links}
+        self._order = {target: asyncio.Lock() for target in end.links}
         self._ended = False
-        self.links = {target: LinkCounters() for target in links}
+        self.links = {target: LinkCounters() for target in end.links}
 
     @abstractmethod
-    def _incoming(self, end: NodeEnd) -> InLinks:
+    def _incoming(self) -> InLinks:
         """The receiving end of all links."""
 
     @abstractmethod
@@ -109,14 +88,14 @@ class PacedTransport(NetworkTransport):
                 LinkEnd(
                     target,
                     addresses[target],
-                    self._identity,
+                    self._end.identity,
                     self._clock,
                     self.links[target],
                     self._count_written,
                     self._post_suspect,
                     shape,
-                    shape.shaped or math.isfinite(self._nic.egress_bit_per_s),
-                    self._quantum_bytes,
+                    shape.shaped or math.isfinite(self._end.nic.egress_bit_per_s),
+                    self._end.quantum_bytes,
                 )
             )
             self._out[target] = link
@@ -220,11 +199,11 @@ class PacedTransport(NetworkTransport):
         if lossless:
             shapes = {target: replace(shape, loss=0.0) for target, shape in shapes.items()}
         return Egress(
-            self._identity.node,
-            self._seed,
+            self._end.identity.node,
+            self._end.seed,
             shapes,
-            self._nic.egress_bit_per_s,
-            self._quantum_bytes,
+            self._end.nic.egress_bit_per_s,
+            self._end.quantum_bytes,
         )
 
     # -- in the I/O thread -------------------------------------------------------------------------
