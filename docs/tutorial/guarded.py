@@ -21,7 +21,7 @@ class Guarded(Rounds):
 
     def receive(self, x: torch.Tensor, inbox: Inbox[Weights], node: Node) -> torch.Tensor:
         rows = torch.stack([x, *(message.x for message in inbox.values())])
-        return self.aggregator(rows, own=0)
+        return node.aggregate(self.aggregator, rows)
 
 
 @dataclass(frozen=True)

@@ -210,3 +210,36 @@ def test_gradients_by_finite_differences(config: dict[str, Any]) -> None:
         step = torch.from_numpy(direction) * 1e-6
         slope = (loss(x.double() + step) - loss(x.double() - step)) / 2e-6
         assert computed @ direction == pytest.approx(slope, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"kind": "quadratic", "dim": 8, "noise": 0.5},
+        {"kind": "least_squares", "dim": 8, "batch_size": 10},
+        {"kind": "least_squares", "dim": 8, "batch_size": 10, "sampling": "independent"},
+        {"kind": "logistic_regression", "dataset": "digits", "batch_size": 32},
+        {"kind": "logistic_regression", "batch_size": 32, "sampling": "independent"},
+    ],
+    ids=["noise", "rows", "independent rows", "multinomial", "binary"],
+)
+def test_full_gradients_and_gradients_on_one_batch(config: dict[str, Any]) -> None:
+    local = nodes_of(config, 2)[1]
+    rng = np.random.default_rng(5)
+    x, y = (0.3 * torch.from_numpy(rng.standard_normal(local.dim)).float() for _ in range(2))
+    # an epoch of batches of equal size averages to the full gradient; noise averages out
+    whole = nodes_of(config | ({"noise": 0.0} if "noise" in config else {"batch_size": None}), 2)[1]
+    want = gradient(whole, x)
+    np.testing.assert_allclose(local.full_gradient(x).numpy(), want, rtol=1e-5, atol=1e-5)
+    # twice the same point on one batch: the same bits; the next batch is another
+    first, other, again = local.gradients([x, y, x], rng)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first, local.gradients([x], rng)[0])
+    # over an epoch each sample counts once
+    if config.get("sampling") is None and "noise" not in config:
+        assert local.batches == local.samples / config["batch_size"]
+        fresh = nodes_of(config, 2)[1]
+        sizes = np.diff([*range(0, local.samples, config["batch_size"]), local.samples])
+        epoch = [fresh.gradients([x], rng)[0].double().numpy() for _ in sizes]
+        np.testing.assert_allclose(np.average(epoch, axis=0, weights=sizes), want, atol=1e-5)

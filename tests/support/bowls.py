@@ -82,6 +82,9 @@ class Bowl(LocalProblem):
     def gradient(self, x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         return torch.from_numpy(self._a @ (x.double().numpy() - self._b)).float()
 
+    def full_gradient(self, x: torch.Tensor) -> torch.Tensor:
+        return self.gradient(x, np.random.default_rng())
+
     def evaluate(self, x: torch.Tensor) -> Mapping[str, float]:
         return {"distance": float(((x.double().numpy() - self._optimum) ** 2).sum())}
 

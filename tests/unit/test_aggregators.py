@@ -10,14 +10,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tidings.aggregators.arc import ARC
+from tidings.aggregators.bucketing import Bucketing
+from tidings.aggregators.caf import CAF
 from tidings.aggregators.centered_clipping import CenteredClipping
+from tidings.aggregators.clipping import Clipping
 from tidings.aggregators.geometric_median import GeometricMedian
 from tidings.aggregators.krum import Krum
+from tidings.aggregators.mda import MDA
 from tidings.aggregators.mean import Mean
 from tidings.aggregators.median import Median
+from tidings.aggregators.multi_krum import MultiKrum
 from tidings.aggregators.nnm import NNM
 from tidings.aggregators.trimmed_mean import TrimmedMean
-from tidings.api import Aggregator, aggregators
+from tidings.api import Aggregator, Context, aggregators
 from tidings.errors import ConfigError
 
 pytestmark = pytest.mark.unit
@@ -32,7 +38,16 @@ ROBUST: list[Aggregator] = [
     NNM(3),
     NNM(3, Krum(3)),
     NNM(3, Median(3)),
+    MultiKrum(3),
+    MultiKrum(3, selected=2),
+    MDA(3),
+    CAF(3),
+    NNM(3, CAF(3)),
+    ARC(3),
+    ARC(3, NNM(3, Krum(3))),
 ]
+#: an offset changes who is long
+BOUND_TO_THE_ORIGIN = (ARC, Clipping)
 ALL = [Mean(), *ROBUST]
 
 
@@ -107,7 +122,58 @@ def test_nearest_neighbour_mixing_by_hand() -> None:
 
 def test_among_duplicates_a_row_is_its_own_neighbour() -> None:
     rows = column(0, 0, 0, 5)
-    assert NNM(3, Mean()).combine(rows, 0, 3).item() == pytest.approx(5 / 4)
+    assert NNM(3, Mean()).combine(rows, Context(f=3)).item() == pytest.approx(5 / 4)
+
+
+def test_multi_krum_by_hand() -> None:
+    # the scores of krum's example are 37, 26, 34, 25, 65; m - f - 2 = 2
+    assert MultiKrum(1)(column(0, 1, 6, 9, 13)).item() == 5.0
+    assert MultiKrum(1, selected=1)(column(0, 1, 6, 9, 13)).item() == 9.0
+
+
+def test_minimum_diameter_by_hand() -> None:
+    # without one of the ends: [1, 13] and [0, 9] have diameters 12 and 9
+    assert MDA(1)(column(0, 1, 6, 9, 13)).item() == 4.0
+    # 0 .. 4 and 1 .. 5 are as wide, and the second is tighter inside
+    assert MDA(1)(column(0, 1, 4, 4, 5)).item() == 3.5
+
+
+def test_the_covariance_filter_by_hand() -> None:
+    # mean 25, farthest is 100: out. Then mean 0 with the smallest variance
+    assert CAF(1)(column(0, 0, 0, 100)).item() == 0.0
+
+
+def test_clipping_by_hand() -> None:
+    rows = torch.tensor([[3.0, 4.0], [0.0, 1.0], [0.0, 0.0]])
+    # to length 2.5: half of the first
+    assert Clipping(0, Mean(), c=2.5)(rows).tolist() == pytest.approx([0.5, 1.0])
+    # m = 3, f = 1: k = floor(4/3) = 1, so the longest is shortened to the length of the next
+    assert ARC(1, Mean())(rows).tolist() == pytest.approx([0.2, 0.6])
+
+
+def test_bucketing_by_hand() -> None:
+    rows = column(1, 2, 4, 8, 16)
+    order = np.random.default_rng(5).permutation(5)
+    values = rows[:, 0].numpy()[order]
+    buckets = [values[:2].mean(), values[2:4].mean(), values[4]]
+    draw = np.random.default_rng(5)
+    rule = Bucketing(1, Median(1))
+    assert rule(rows, rng=draw).item() == pytest.approx(np.median(buckets))
+    # another call draws again
+    assert len({rule(rows, rng=draw).item() for _ in range(30)}) > 3
+    with pytest.raises(ValueError, match="draws a permutation"):
+        rule(rows)
+
+
+@pytest.mark.parametrize("then", [Median(1), Krum(1), CAF(1)], ids=str)
+def test_a_bad_row_spoils_one_bucket(then: Aggregator) -> None:
+    draw = np.random.default_rng(0)
+    for _ in range(50):
+        rows = normal(12, 5)
+        rows[3] = 1e6
+        honest = rows[[i for i in range(12) if i != 3]]
+        out = Bucketing(1, then)(rows, rng=draw)
+        assert float((out - honest.mean(dim=0)).norm()) <= 2 * spread(honest)
 
 
 # -- f that is passed in -----------------------------------------------------------------------
@@ -159,6 +225,14 @@ def test_the_own_row_is_found_after_others_were_dropped() -> None:
         (CenteredClipping(2), 5),
         (NNM(2), 5),
         (NNM(2, Krum(2)), 7),
+        (MultiKrum(2), 7),
+        (MultiKrum(2, selected=4), 8),
+        (MDA(2), 5),
+        (CAF(2), 5),
+        (ARC(2), 5),
+        (ARC(2, NNM(2, Krum(2))), 7),
+        (Bucketing(2), 9),
+        (Bucketing(2, Krum(2), s=3), 19),
     ],
     ids=str,
 )
@@ -168,7 +242,10 @@ def test_check_names_the_fewest_rows(rule: Aggregator, fewest: int) -> None:
         rule.check(fewest - 1)
 
 
-@pytest.mark.parametrize("rule", [TrimmedMean(0), NNM(0)], ids=str)
+WITHOUT_BAD_ROWS = [TrimmedMean(0), NNM(0), MDA(0), CAF(0), ARC(0), NNM(0, CAF(0))]
+
+
+@pytest.mark.parametrize("rule", WITHOUT_BAD_ROWS, ids=str)
 def test_without_bad_rows_it_is_the_mean(rule: Aggregator) -> None:
     rows = normal(7, 40)
     assert torch.allclose(rule(rows), rows.mean(dim=0), atol=1e-6)
@@ -197,6 +274,9 @@ def test_the_order_of_rows_does_not_matter(rule: Aggregator, seed: int) -> None:
 @pytest.mark.parametrize("offset", [1e3, 3e4])
 def test_it_moves_with_an_offset(rule: Aggregator, offset: float) -> None:
     rows = grid(11, 60)
+    if isinstance(rule, BOUND_TO_THE_ORIGIN):
+        assert float((rule(rows + offset) - offset - rule(rows)).norm()) > 0.1
+        return
     moved = rule(rows + offset) - offset
     # what an output rounded to float32 near the offset can show
     assert torch.allclose(moved, rule(rows), rtol=0, atol=2 * offset * 2.0**-24)
@@ -227,7 +307,7 @@ def test_a_result_is_no_view_of_the_only_row(rule: Aggregator) -> None:
     rows = normal(1, 6)
     before = rows.clone()
     rule(rows).fill_(7)
-    rule.combine(rows, 0, 0).fill_(7)
+    rule.combine(rows, Context()).fill_(7)
     assert torch.equal(rows, before)
 
 
@@ -263,18 +343,19 @@ NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 @pytest.mark.parametrize("bad", [1, 2, 10])
 def test_rows_that_are_not_finite_are_left_out(rule: Aggregator, value: float, bad: int) -> None:
     """One bad row, f of them, all but the own: the answer is that of the others with f lowered."""
-    rows = normal(11, 6)
+    rows = normal(11, 6) * 0.1  # too short to be clipped
     own = 4
     places = [i for i in range(11) if i != own][:bad]
     rows[places] = value
     # in one coordinate only: as bad as all of it
-    rows[places[0]] = normal(1, 6)[0]
+    rows[places[0]] = 0.1 * normal(1, 6)[0]
     rows[places[0], 3] = value
     kept = [i for i in range(11) if i not in places]
-    out = rule(rows, own=own)
+    out = rule(rows, own=own, rng=np.random.default_rng(1))
     assert out.isfinite().all()
     lowered = Aggregator.parse({"kind": rule.kind, "f": max(0, rule.bad_rows - bad)})
-    assert torch.equal(out, lowered(rows[kept], own=kept.index(own)))
+    alone = lowered(rows[kept], own=kept.index(own), rng=np.random.default_rng(1))
+    assert torch.equal(out, alone)
     if bad == 10:
         assert torch.equal(out, rows[own])
 
@@ -367,6 +448,13 @@ def test_nnm_holds_another_rule() -> None:
         {"kind": "centered_clipping", "iterations": 0},
         {"kind": "nnm", "f": -1},
         {"kind": "nnm", "f": 1, "then": {"kind": "krum", "f": 2}},
+        {"kind": "multi_krum", "f": 1, "selected": 0},
+        {"kind": "multi_krum", "f": -1},
+        {"kind": "mda", "f": -1},
+        {"kind": "caf", "f": -1},
+        {"kind": "bucketing", "f": 1, "s": 0},
+        {"kind": "clipping", "f": 1, "c": 0.0},
+        {"kind": "arc", "f": 1, "then": {"kind": "krum", "f": 2}},
     ],
 )
 def test_impossible_parameters_are_refused(config: dict[str, object]) -> None:

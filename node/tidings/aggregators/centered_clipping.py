@@ -6,14 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
-from tidings.aggregators.columns import weighted
-from tidings.aggregators.gram import centred_gram, distances_to
-from tidings.api import Aggregator, aggregators
+from tidings.aggregators.gram import PointRule, Points
+from tidings.api import Context, aggregators
 
 
 @aggregators.register("centered_clipping")
 @dataclass(frozen=True)
-class CenteredClipping(Aggregator):
+class CenteredClipping(PointRule):
     """Centred clipping around the own row (Karimireddy et al., ICML 2021).
 
     Starting from a centre v, rows that are farther than ``tau`` pull no harder than from there::
@@ -39,13 +38,12 @@ class CenteredClipping(Aggregator):
         if self.iterations < 1:
             raise ValueError(f"iterations must be at least 1, got {self.iterations}")
 
-    def combine(self, rows: torch.Tensor, own: int, f: int) -> torch.Tensor:
-        """The clipped mean around row ``own``; ``f`` is not used."""
-        gram = centred_gram(rows)
-        weights = torch.zeros(len(rows), dtype=torch.float64)
-        weights[own] = 1
+    def combine_points(self, points: Points, context: Context) -> torch.Tensor:
+        """The clipped mean around the own row."""
+        weights = torch.zeros(len(points), dtype=torch.float64)
+        weights[context.own] = 1
         for _ in range(self.iterations):
             # v stays a weighted mean of the rows, so only its weights are kept
-            scale = (self.tau / distances_to(gram, weights)).clamp_(max=1)
-            weights = weights * (1 - scale.mean()) + scale / len(rows)
-        return weighted(weights, rows)
+            scale = (self.tau / points.distances_to(weights)).clamp_(max=1)
+            weights = weights * (1 - scale.mean()) + scale / len(points)
+        return points.combination(weights)

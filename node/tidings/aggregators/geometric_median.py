@@ -6,14 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
-from tidings.aggregators.columns import weighted
-from tidings.aggregators.gram import centred_gram, distances_to, squared_distances
-from tidings.api import Aggregator, aggregators
+from tidings.aggregators.gram import PointRule, Points
+from tidings.api import Context, aggregators
 
 
 @aggregators.register("geometric_median")
 @dataclass(frozen=True)
-class GeometricMedian(Aggregator):
+class GeometricMedian(PointRule):
     """The geometric median by smoothed Weiszfeld (RFA, Pillutla et al., IEEE TSP 2022).
 
     The point with the smallest sum of distances, by iterated re-weighting::
@@ -43,21 +42,20 @@ class GeometricMedian(Aggregator):
         if not self.smoothing > 0:
             raise ValueError(f"smoothing must be above zero, got {self.smoothing}")
 
-    def combine(self, rows: torch.Tensor, own: int, f: int) -> torch.Tensor:
-        """The geometric median of all rows; ``own`` and ``f`` are not used."""
-        gram = centred_gram(rows)
-        weights = _tightest_majority(gram)
+    def combine_points(self, points: Points, context: Context) -> torch.Tensor:
+        """The geometric median of all rows."""
+        weights = _tightest_majority(points)
         for _ in range(self.iterations):
-            pull = 1 / distances_to(gram, weights).clamp_(min=self.smoothing)
+            pull = 1 / points.distances_to(weights).clamp_(min=self.smoothing)
             weights = pull / pull.sum()
-        return weighted(weights, rows)
+        return points.combination(weights)
 
 
-def _tightest_majority(gram: torch.Tensor) -> torch.Tensor:
+def _tightest_majority(points: Points) -> torch.Tensor:
     """Equal weights, (m,) float64, on the m // 2 + 1 rows of the smallest ball around a row."""
-    majority = len(gram) // 2 + 1
-    distances, order = squared_distances(gram).sort(dim=1, stable=True)
+    majority = len(points) // 2 + 1
+    distances, order = points.squared_distances().sort(dim=1, stable=True)
     tightest = int(distances[:, majority - 1].argmin())
-    weights = torch.zeros(len(gram), dtype=torch.float64)
+    weights = torch.zeros(len(points), dtype=torch.float64)
     weights[order[tightest, :majority]] = 1 / majority
     return weights

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
-from tidings.aggregators.gram import centred_gram, squared_distances
-from tidings.api import Aggregator, aggregators
+from tidings.aggregators.gram import PointRule, Points
+from tidings.api import Context, aggregators
 
 
 @aggregators.register("krum")
 @dataclass(frozen=True)
-class Krum(Aggregator):
+class Krum(PointRule):
     """The row that lies closest to its nearest neighbours (Blanchard et al., NeurIPS 2017).
 
     A row's score is the sum of its squared distances to its m - f - 2 nearest other rows; the row
@@ -39,12 +39,17 @@ class Krum(Aggregator):
         """2 f + 3."""
         return 2 * f + 3
 
-    def combine(self, rows: torch.Tensor, own: int, f: int) -> torch.Tensor:
+    def combine_points(self, points: Points, context: Context) -> torch.Tensor:
         """A copy of the row with the smallest score."""
-        neighbours = len(rows) - f - 2
-        if neighbours < 1:
-            return rows[own].clone()
-        nearest = squared_distances(centred_gram(rows)).sort(dim=1).values
-        # column 0 is the row's distance to itself
-        scores = nearest[:, 1 : 1 + neighbours].sum(dim=1)
-        return rows[int(scores.argmin())].clone()
+        scores = krum_scores(points, context.f)
+        return points.point(context.own if scores is None else int(scores.argmin()))
+
+
+def krum_scores(points: Points, f: int) -> torch.Tensor | None:
+    """Each point's score, (k,) float64; None where there are too few points for any."""
+    neighbours = len(points) - f - 2
+    if neighbours < 1:
+        return None
+    nearest = points.squared_distances().sort(dim=1).values
+    # column 0 is the distance to itself
+    return nearest[:, 1 : 1 + neighbours].sum(dim=1)

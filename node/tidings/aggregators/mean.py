@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from tidings.aggregators.columns import weighted
-from tidings.api import Aggregator, aggregators
+from tidings.api import Aggregator, Context, aggregators
 
 
 @aggregators.register("mean")
@@ -26,6 +26,6 @@ class Mean(Aggregator):
 
     robust: ClassVar[bool] = False
 
-    def combine(self, rows: torch.Tensor, own: int, f: int) -> torch.Tensor:
-        """The mean of all rows; ``own`` and ``f`` are not used."""
+    def combine(self, rows: torch.Tensor, context: Context) -> torch.Tensor:
+        """The mean of all rows."""
         return weighted(torch.full((len(rows),), 1 / len(rows), dtype=torch.float64), rows)

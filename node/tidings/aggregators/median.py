@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tidings.aggregators.columns import combine_sorted
-from tidings.api import Aggregator, aggregators
+from tidings.api import Aggregator, Context, aggregators
 
 
 @aggregators.register("median")
@@ -30,8 +30,8 @@ class Median(Aggregator):
         if self.f < 0:
             raise ValueError(f"f must not be negative, got {self.f}")
 
-    def combine(self, rows: torch.Tensor, own: int, f: int) -> torch.Tensor:
-        """The median of every coordinate; ``own`` and ``f`` are not used."""
+    def combine(self, rows: torch.Tensor, context: Context) -> torch.Tensor:
+        """The median of every coordinate."""
         low, high = (len(rows) - 1) // 2, len(rows) // 2
         # in float64 the sum of two float32 can neither overflow nor lose the last bit
         return combine_sorted(

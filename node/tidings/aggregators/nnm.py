@@ -6,15 +6,14 @@ from dataclasses import dataclass
 
 import torch
 
-from tidings.aggregators.columns import weighted
-from tidings.aggregators.gram import centred_gram, squared_distances
-from tidings.aggregators.trimmed_mean import TrimmedMean
-from tidings.api import Aggregator, aggregators
+from tidings.aggregators.gram import Points
+from tidings.aggregators.pre import PreAggregator
+from tidings.api import Context, aggregators
 
 
 @aggregators.register("nnm")
 @dataclass(frozen=True)
-class NNM(Aggregator):
+class NNM(PreAggregator):
     """Nearest-neighbour mixing before another rule (Allouah et al., AISTATS 2023).
 
     Every row is replaced by the mean of the m - f rows nearest to it, itself included, and the
@@ -28,29 +27,10 @@ class NNM(Aggregator):
     ``then`` is the trimmed mean where none is given. Needs as many rows as ``then`` does.
     """
 
-    f: int
-    then: Aggregator | None = None
-
-    def __post_init__(self) -> None:
-        if self.f < 0:
-            raise ValueError(f"f must not be negative, got {self.f}")
-        if self.rule.bad_rows not in (0, self.f):
-            raise ValueError(f"f is {self.f}, but that of 'then' is {self.rule.bad_rows}")
-        object.__setattr__(self, "then", self.rule)
-
-    @property
-    def rule(self) -> Aggregator:
-        """The rule that combines the mixed rows."""
-        return self.then or TrimmedMean(self.f)
-
-    def min_rows(self, f: int) -> int:
-        """What ``then`` needs, and enough for an honest majority among the nearest."""
-        return max(2 * f + 1, self.rule.min_rows(f))
-
-    def combine(self, rows: torch.Tensor, own: int, f: int) -> torch.Tensor:
-        """``then`` of the mixed rows."""
-        squared = squared_distances(centred_gram(rows))
+    def weights(self, points: Points, context: Context) -> tuple[torch.Tensor, int]:
+        """1 / (m - f) for each of the nearest."""
+        kept = len(points) - context.f
+        squared = points.squared_distances()
         squared.fill_diagonal_(-1)  # a row is its own nearest, also among duplicates of it
-        nearest = squared.argsort(dim=1, stable=True)[:, : len(rows) - f]
-        mixing = torch.zeros_like(squared).scatter_(1, nearest, 1 / (len(rows) - f))
-        return self.rule.combine(weighted(mixing, rows), own, f)
+        nearest = squared.argsort(dim=1, stable=True)[:, :kept]
+        return torch.zeros_like(squared).scatter_(1, nearest, 1 / kept), context.own

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tidings.aggregators.columns import combine_sorted
-from tidings.api import Aggregator, aggregators
+from tidings.api import Aggregator, Context, aggregators
 
 
 @aggregators.register("trimmed_mean")
@@ -30,7 +30,7 @@ class TrimmedMean(Aggregator):
         if self.f < 0:
             raise ValueError(f"f must not be negative, got {self.f}")
 
-    def combine(self, rows: torch.Tensor, own: int, f: int) -> torch.Tensor:
-        """The mean of order statistics f+1 to m-f of every coordinate; ``own`` is not used."""
-        kept = slice(f, len(rows) - f)
+    def combine(self, rows: torch.Tensor, context: Context) -> torch.Tensor:
+        """The mean of order statistics f+1 to m-f of every coordinate."""
+        kept = slice(context.f, len(rows) - context.f)
         return combine_sorted(rows, lambda columns: columns[:, kept].mean(axis=1, dtype=np.float64))

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from tidings.api.message import Delivery, Inbox, Message
-from tidings.api.plugins import LocalProblem
+from tidings.api.plugins import Aggregator, LocalProblem
 
 M = TypeVar("M", bound=Message)
 R = TypeVar("R")
@@ -148,6 +148,13 @@ class Node(ABC):
             mixed.add_(getattr(message, field) - x, alpha=self.weight(source))
         return mixed
 
+    def aggregate(self, rule: Aggregator, rows: torch.Tensor, own: int = 0) -> torch.Tensor:
+        """``rule`` on rows ((m, d) float32), of which ``own`` is this node's: a new (d,) tensor.
+
+        What the rule draws comes from the stream "aggregation".
+        """
+        return rule(rows, own, rng=self.rng("aggregation"), problem=self.problem)
+
     def to_neighbors(self, message: Message) -> Outgoing:
         """The same message for every out-neighbour of this round."""
         return dict.fromkeys(self.out_neighbors, message)
@@ -158,12 +165,31 @@ class Node(ABC):
     def initial(self) -> torch.Tensor:
         """The starting point, the same on every node: a new (d,) float32 tensor."""
 
-    @abstractmethod
     async def gradient(self, x: torch.Tensor) -> torch.Tensor:
         """A stochastic gradient of the local objective at ``x`` on the next batch, (d,) float32.
 
         ``x`` is copied first, so it may be changed in place meanwhile.
         """
+        point, batches = x.clone(), self.rng("batch")
+        return await self.compute(lambda: self.problem.gradient(point, batches))
+
+    async def gradients(self, *points: torch.Tensor) -> list[torch.Tensor]:
+        """As :meth:`gradient` at several points, all on the same batch; each costs a gradient."""
+        copies, batches = [x.clone() for x in points], self.rng("batch")
+        return await self.compute(
+            lambda: self.problem.gradients(copies, batches), gradients=len(copies)
+        )
+
+    async def full_gradient(self, x: torch.Tensor) -> torch.Tensor:
+        """The exact gradient of the local objective at ``x``, (d,) float32.
+
+        Costs as many gradients as there are batches in the local samples. A protocol that uses it
+        asks for it in ``check_problem``.
+        """
+        point = x.clone()
+        return await self.compute(
+            lambda: self.problem.full_gradient(point), gradients=self.problem.batches
+        )
 
     @abstractmethod
     async def compute(self, work: Callable[[], R], gradients: float = 1.0) -> R:

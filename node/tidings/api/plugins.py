@@ -65,11 +65,26 @@ Compressor.registry = compressors
 # -- aggregators -------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Context:
+    """What a rule may use beside the rows."""
+
+    #: index of the caller's own row, for rules that trust it
+    own: int = 0
+    #: how many rows are expected to be bad
+    f: int = 0
+    #: for rules that draw; None where the caller gave none
+    rng: np.random.Generator | None = None
+    #: what is learned, for rules that look at the model's layers or at the caller's data
+    problem: LocalProblem | None = None
+
+
 class Aggregator(Plugin):
     """Combines the rows of a matrix into one vector, some of the rows being lies.
 
     Robust rules have a field ``f``, the number of bad rows that they are built to withstand; it is
-    independent of how many attackers the experiment really has.
+    independent of how many attackers the experiment really has. A protocol calls a rule by
+    ``node.aggregate(rule, rows)``.
     """
 
     registry: ClassVar[Registry[Aggregator]]
@@ -77,11 +92,10 @@ class Aggregator(Plugin):
     robust: ClassVar[bool] = True
 
     @abstractmethod
-    def combine(self, rows: torch.Tensor, own: int, f: int) -> torch.Tensor:
-        """The rule itself on finite rows ((m, d) float32) with at most ``f`` bad ones.
+    def combine(self, rows: torch.Tensor, context: Context) -> torch.Tensor:
+        """The rule itself on finite rows ((m, d) float32), at most ``context.f`` of them bad.
 
-        ``own`` is the index of the caller's own row, for rules that trust it. Returns a new (d,)
-        tensor; never changes or aliases ``rows``.
+        Returns a new (d,) tensor; never changes or aliases ``rows``.
         """
 
     def min_rows(self, f: int) -> int:
@@ -101,7 +115,17 @@ class Aggregator(Plugin):
                 f"{self.kind} with f={self.bad_rows} needs at least {need} rows, there are {rows}"
             )
 
-    def __call__(self, rows: torch.Tensor, own: int = 0) -> torch.Tensor:
+    def check_problem(self, problem: LocalProblem) -> None:
+        """ValueError where the rule needs more of the problem than it has."""
+
+    def __call__(
+        self,
+        rows: torch.Tensor,
+        own: int = 0,
+        *,
+        rng: np.random.Generator | None = None,
+        problem: LocalProblem | None = None,
+    ) -> torch.Tensor:
         """Combine rows ((m, d) float32); the own row must be finite.
 
         A row that is not finite is surely bad: a robust rule drops it and expects one bad row
@@ -109,7 +133,7 @@ class Aggregator(Plugin):
         lowered to what they allow, for a rule must still answer.
         """
         if not self.robust:
-            return self.combine(rows, own, 0)
+            return self.combine(rows, Context(own, 0, rng, problem))
         # numpy's isfinite is 20 times faster than torch's
         finite = np.isfinite(rows.numpy()).all(axis=1)
         f = max(0, self.bad_rows - int((~finite).sum()))
@@ -119,7 +143,7 @@ class Aggregator(Plugin):
         while f > 0 and kept.shape[0] < self.min_rows(f):
             f -= 1
         own_kept = int(finite[:own].sum()) if bool(finite[own]) else 0
-        return self.combine(kept, own_kept, f)
+        return self.combine(kept, Context(own_kept, f, rng, problem))
 
 
 aggregators: Registry[Aggregator] = Registry("aggregators", "tidings.aggregators")
@@ -183,6 +207,8 @@ class LocalProblem:
     dim: int
     #: local training samples
     samples: int
+    #: how many stochastic gradients a full one costs: samples / batch size
+    batches: float = 1.0
 
     @property
     def constants(self) -> Constants | None:
@@ -196,6 +222,32 @@ class LocalProblem:
     @abstractmethod
     def gradient(self, x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """A stochastic gradient at ``x`` on a batch drawn by ``rng``: a new (d,) float32 tensor."""
+
+    def gradients(
+        self, points: Sequence[torch.Tensor], rng: np.random.Generator
+    ) -> list[torch.Tensor]:
+        """Stochastic gradients at several points, all on the same next batch.
+
+        For methods that take differences of them. Here ``rng`` is set back for every point; where a
+        batch depends on more than ``rng``, this must be overridden.
+        """
+        state, found = rng.bit_generator.state, []
+        for point in points:
+            rng.bit_generator.state = state
+            found.append(self.gradient(point, rng))
+        return found
+
+    def full_gradient(self, x: torch.Tensor) -> torch.Tensor:
+        """The exact gradient of the local objective at ``x``: a new (d,) float32 tensor.
+
+        Optional; :attr:`has_full_gradient` tells whether it is there.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no full gradient")
+
+    @property
+    def has_full_gradient(self) -> bool:
+        """Whether :meth:`full_gradient` is defined."""
+        return type(self).full_gradient is not LocalProblem.full_gradient
 
     @abstractmethod
     def evaluate(self, x: torch.Tensor) -> Mapping[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +62,7 @@ class LocalLeastSquares(LocalProblem):
         self._whole = problem, nodes, seed
         self._features, self._targets = _rows(problem, node, seed)
         self._batches = Batches(problem.samples, problem.batch_size, problem.sampling)
+        self.batches = problem.samples / self._batches.size
 
     @functools.cached_property
     def constants(self) -> Constants | None:
@@ -74,7 +75,21 @@ class LocalLeastSquares(LocalProblem):
 
     def gradient(self, x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """``A_B^T (A_B x - y_B) / |B|`` on the next batch B of rows, computed in float64."""
-        rows = torch.from_numpy(self._batches.draw(rng))
+        return self._gradient(x, self._batches.draw(rng))
+
+    def gradients(
+        self, points: Sequence[torch.Tensor], rng: np.random.Generator
+    ) -> list[torch.Tensor]:
+        """As :meth:`gradient` at every point, on one batch."""
+        rows = self._batches.draw(rng)
+        return [self._gradient(x, rows) for x in points]
+
+    def full_gradient(self, x: torch.Tensor) -> torch.Tensor:
+        """``A^T (A x - y) / m`` over all rows, computed in float64."""
+        return self._gradient(x, np.arange(self.samples))
+
+    def _gradient(self, x: torch.Tensor, batch: np.ndarray) -> torch.Tensor:
+        rows = torch.from_numpy(batch)
         features = self._features[rows]
         residuals = features @ x.double() - self._targets[rows]
         return (features.T @ residuals / len(rows)).float()

@@ -72,13 +72,19 @@ class LocalQuadratic(LocalProblem):
 
     def gradient(self, x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """``A_i (x - b_i)``, computed in float64, plus the noise."""
-        y = _rotated(self._rotation, x)
-        gradient = self._eigenvalues * (y - self._center)
-        if self._rotation is not None:
-            gradient = self._rotation @ gradient
+        gradient = self._gradient(x)
         if self._noise > 0:
             gradient += self._noise * torch.from_numpy(rng.standard_normal(self.dim))
         return gradient.float()
+
+    def full_gradient(self, x: torch.Tensor) -> torch.Tensor:
+        """``A_i (x - b_i)``, without the noise."""
+        return self._gradient(x).float()
+
+    def _gradient(self, x: torch.Tensor) -> torch.Tensor:
+        y = _rotated(self._rotation, x)
+        gradient = self._eigenvalues * (y - self._center)
+        return gradient if self._rotation is None else self._rotation @ gradient
 
     def evaluate(self, x: torch.Tensor) -> Mapping[str, float]:
         """``loss`` f(x), ``suboptimality`` f(x) - f*, ``distance`` |x - x*|^2."""

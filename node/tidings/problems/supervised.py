@@ -17,8 +17,8 @@ from tidings.problems.batches import Batches, Sampling, check_batch_size
 from tidings.problems.flat import FlatModule
 from tidings.problems.seeding import build_module, generator
 
-#: rows of the test set that are evaluated at once
-_EVALUATION_ROWS = 512
+#: samples that are looked at together where all are gone through
+_ROWS = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +120,7 @@ class LocalSupervised(LocalProblem):
         self.dim = common.initial.numel()
         self.samples = len(self.rows)
         self._batches = Batches(self.samples, self.problem.batch_size, self.problem.sampling)
+        self.batches = self.samples / self._batches.size
 
     def initial(self) -> torch.Tensor:
         """The module's initial parameters."""
@@ -127,13 +128,31 @@ class LocalSupervised(LocalProblem):
 
     def gradient(self, x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """The gradient of the mean loss on the next batch, plus ``l2 x``."""
-        rows = torch.from_numpy(self.rows[self._batches.draw(rng)])
+        return self._gradient(x, self.rows[self._batches.draw(rng)])
+
+    def gradients(
+        self, points: Sequence[torch.Tensor], rng: np.random.Generator
+    ) -> list[torch.Tensor]:
+        """As :meth:`gradient` at every point, on one batch."""
+        rows = self.rows[self._batches.draw(rng)]
+        return [self._gradient(x, rows) for x in points]
+
+    def full_gradient(self, x: torch.Tensor) -> torch.Tensor:
+        """The gradient of the mean loss on all local samples, plus ``l2 x``."""
+        total = torch.zeros(self.dim, dtype=torch.float64)
+        for start in range(0, self.samples, _ROWS):
+            rows = self.rows[start : start + _ROWS]
+            total += self._gradient(x, rows, l2=0.0).double() * (len(rows) / self.samples)
+        return total.add_(x, alpha=self.problem.l2).float()
+
+    def _gradient(self, x: torch.Tensor, rows: np.ndarray, l2: float | None = None) -> torch.Tensor:
+        batch = torch.from_numpy(rows)
         worker = self.common.worker()
         worker.write(x)
         # Indexing copies, so the batch lies in memory of torch's own alignment in every process.
-        outputs = worker.module(self.data.features[rows])
-        gradient = worker.gradient(self.problem.loss(outputs, self.data.targets[rows]))
-        return gradient.add_(x, alpha=self.problem.l2)
+        outputs = worker.module(self.data.features[batch])
+        gradient = worker.gradient(self.problem.loss(outputs, self.data.targets[batch]))
+        return gradient.add_(x, alpha=self.problem.l2 if l2 is None else l2)
 
     def evaluate(self, x: torch.Tensor) -> Mapping[str, float]:
         """Mean ``loss`` (without the regulariser) and ``accuracy`` on the test set.
@@ -146,9 +165,9 @@ class LocalSupervised(LocalProblem):
         test = self.common.test
         loss, hits = 0.0, 0
         with torch.no_grad():
-            for start in range(0, len(test.targets), _EVALUATION_ROWS):
-                targets = test.targets[start : start + _EVALUATION_ROWS]
-                outputs = worker.module(test.features[start : start + _EVALUATION_ROWS])
+            for start in range(0, len(test.targets), _ROWS):
+                targets = test.targets[start : start + _ROWS]
+                outputs = worker.module(test.features[start : start + _ROWS])
                 loss += float(self.problem.loss(outputs, targets)) * len(targets)
                 if not targets.is_floating_point():
                     hits += int((self.problem.predict(outputs) == targets).sum())

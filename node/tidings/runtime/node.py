@@ -142,10 +142,6 @@ class RuntimeNode(Reception):
         self._alive()
         return derive_rng(self.plan.seed, "shared", purpose)
 
-    async def gradient(self, x: torch.Tensor) -> torch.Tensor:
-        point, batches = x.clone(), self.rng("batch")
-        return await self.compute(lambda: self.problem.gradient(point, batches))
-
     async def compute(self, work: Callable[[], R], gradients: float = 1.0) -> R:
         self._alive()
         began_s = self.clock.now_s
@@ -154,7 +150,7 @@ class RuntimeNode(Reception):
         with self.waiting.working():
             result = await self._world.compute(work, cost_s, plan.factor)
         self._alive()
-        self.ledger.gradients += 1
+        self.ledger.gradients += round(gradients)
         self.ledger.compute_s += self.clock.now_s - began_s
         return result
 

@@ -6,7 +6,17 @@ from dataclasses import dataclass, field
 
 import torch
 
-from tidings.api import Aggregator, GraphFacts, Inbox, Node, Outgoing, Rounds, Weights, protocols
+from tidings.api import (
+    Aggregator,
+    GraphFacts,
+    Inbox,
+    LocalProblem,
+    Node,
+    Outgoing,
+    Rounds,
+    Weights,
+    protocols,
+)
 
 
 @protocols.register("robust_d_psgd")
@@ -36,6 +46,10 @@ class RobustDPSGD(Rounds):
             except ValueError as error:
                 raise ValueError(f"at node {node}, itself included: {error}") from error
 
+    def check_problem(self, problem: LocalProblem) -> None:
+        """What the rule needs of it."""
+        self.aggregator.check_problem(problem)
+
     def send(self, x: torch.Tensor, gradient: torch.Tensor, node: Node) -> tuple[object, Outgoing]:
         """A step along the own gradient."""
         x = x - self.lr * gradient
@@ -44,4 +58,4 @@ class RobustDPSGD(Rounds):
     def receive(self, x: torch.Tensor, inbox: Inbox[Weights], node: Node) -> torch.Tensor:
         """Combine own and received models."""
         rows = torch.stack([x, *(message.x for message in inbox.values())])
-        return self.aggregator(rows, own=0)
+        return node.aggregate(self.aggregator, rows)
