@@ -1,8 +1,9 @@
 """``tidings``: the command line.
 
-Exit codes: 0 the run completed over the network that was asked for (for other commands: done);
-1 a run failed or its network was not what was asked for; 2 the request cannot be carried out as it
-stands, and nothing was started; 130 aborted by Ctrl-C or SIGTERM.
+Exit codes: 0 the run completed over the network and under the faults that were asked for, and every
+check of ``expect`` passed (for other commands: done); 1 a run failed or its network was not what
+was asked for; 2 the request cannot be carried out as it stands, and nothing was started; 3 a check
+failed or could not be judged; 4 a fault was not applied as asked; 130 aborted by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import typer
 from tidings.errors import MissingExtra, TidingsError, UserError
 from tidings_coordinator.experiment.load import load
 from tidings_coordinator.experiment.model import Experiment
+from tidings_coordinator.judging import told
 from tidings_coordinator.running import Outcome, default_directory, run_experiment
 from tidings_coordinator.terminal import size_text, watcher
 
@@ -175,6 +177,8 @@ def _summary(outcome: Outcome) -> None:
     if found["loss"] is not None:
         parts.append(f"loss {found['loss']:.4g}")
     print(", ".join(parts))
+    for line in told(found["expect"]):
+        print(line)
     if found["to_target"] is not None:
         cost = found["to_target"]
         print(
@@ -186,7 +190,7 @@ def _summary(outcome: Outcome) -> None:
 def _network(found: dict[str, Any]) -> str:
     texts = {"pass": "as asked for", "fail": "NOT as asked for", "unknown": "not measured"}
     problems = found["fidelity"]["problems"]
-    return texts[found["checks"]] + (": " + "; ".join(problems) if problems else "")
+    return texts[found["fidelity"]["verdict"]] + (": " + "; ".join(problems) if problems else "")
 
 
 def _write_report(directory: Path) -> None:
@@ -260,6 +264,23 @@ def report(
     from tidings_coordinator.report.page import write_report
 
     print(f"report: {write_report(directory, out)}")
+
+
+@app.command()
+@_reported
+def judge(
+    directory: Annotated[Path, typer.Argument(help="a run directory")],
+    expect: Annotated[
+        Path | None, typer.Option("--expect", help="a file whose `expect` is judged instead")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+) -> None:
+    """Judge an old run again by its checks, or by those of another file."""
+    from tidings_coordinator.judging import judge as judge_run
+
+    judged = judge_run(directory, expect)
+    print(json.dumps(judged, indent=1) if as_json else "\n".join(told(judged)))
+    raise typer.Exit(0 if all(each["verdict"] == "pass" for each in judged) else 3)
 
 
 @app.command("list")

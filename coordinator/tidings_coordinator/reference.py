@@ -6,6 +6,7 @@ that is no longer generated is removed.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 import sys
@@ -22,15 +23,14 @@ from pydantic.fields import FieldInfo
 from tidings.api import Message, Protocol
 from tidings.api.message import FieldSpec, fields_of
 from tidings.errors import UserError
-from tidings.registry import Plugin
+from tidings.registry import Plugin, key_of
 from tidings.units import Duration, Quantity, Rate, Ratio, Size
 from tidings.wire.codec import Codec
 from tidings_coordinator.experiment.dump import inline
 from tidings_coordinator.experiment.families import FAMILIES
 from tidings_coordinator.experiment.listing import Parameter, described, listing
 from tidings_coordinator.experiment.model import Experiment
-from tidings_coordinator.experiment.section import Section
-from tidings_coordinator.experiment.selectors import Nodes
+from tidings_coordinator.experiment.section import Section, Words
 from tidings_coordinator.markdown import code, markdown, table
 from tidings_coordinator.metrics_reference import metric_tables
 from tidings_coordinator.records import directory, result
@@ -74,12 +74,14 @@ def _family(family: str) -> str:
 def _member(base: type[Plugin], name: str, parameters: Sequence[Parameter]) -> str:
     member = base.registry.get(name)
     comments = _comments(member)
+    # what a parameter is called in Python, where that differs
+    fields = {key_of(field): field.name for field in dataclasses.fields(typing.cast("Any", member))}
     rows = [
         (
             code(parameter["name"]),
             _type(parameter["type"]),
             "required" if parameter["required"] else code(inline(parameter["default"])),
-            markdown(comments.get(parameter["name"], "")),
+            markdown(comments.get(fields[parameter["name"]], "")),
         )
         for parameter in parameters
     ]
@@ -231,13 +233,11 @@ def _section(section: type[Section]) -> str:
 
 def _value_type(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if annotation is Nodes or annotation == Nodes:
-        return "nodes"
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
     if origin in (Union, types.UnionType):
         return " or ".join(map(_value_type, arguments))
-    if origin is Annotated:
+    if origin is Annotated and not any(isinstance(item, Words) for item in arguments):
         return _value_type(arguments[0])
     if origin in (tuple, list):
         return f"list of {_value_type(arguments[0])}"

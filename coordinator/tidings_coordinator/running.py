@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import signal
 import time
@@ -29,9 +30,9 @@ from tidings_coordinator.experiment.model import Experiment
 from tidings_coordinator.monitoring.server import Monitor
 from tidings_coordinator.planning import RunPlan, plan
 from tidings_coordinator.records.directory import RunDirectory, environment, read_json
-from tidings_coordinator.records.result import Ending, Verdict, result
+from tidings_coordinator.records.reading import read
+from tidings_coordinator.records.result import Ending, Verdict, exit_code, result
 from tidings_coordinator.report.header import one_line
-from tidings_coordinator.report.reading import read
 
 #: wall seconds between two looks at a simulated run
 _SHOW_S = 0.25
@@ -46,10 +47,8 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        """0: completed, and the network was what was asked for; 130: aborted; 1: all else."""
-        if self.result["run"] == "aborted":
-            return 130
-        return 0 if self.result["run"] == "completed" and self.result["checks"] != "fail" else 1
+        """As ``records.result.exit_code`` has it; 1 where nothing is known."""
+        return exit_code(self.result) if self.result else 1
 
 
 def default_directory(experiment: Experiment, root: Path) -> Path:
@@ -124,14 +123,19 @@ def _run(run: RunPlan, source: str, path: Path, watcher: Watcher, base: Path) ->
 
 def _finish(run: RunPlan, ending: Ending, directory: RunDirectory, watcher: Watcher) -> Outcome:
     """Write down what the run came to."""
+    _keep(directory, "fidelity.json", ending.fidelity, watcher)
+    # all records are there now, and what the run came to is what they say
     found = result(run, ending, directory.path)
+    _keep(directory, "result.json", found, watcher)
+    return Outcome(directory.path, found)
+
+
+def _keep(directory: RunDirectory, name: str, data: object, watcher: Watcher) -> None:
     try:
-        directory.write_json("fidelity.json", ending.fidelity)
-        directory.write_json("result.json", found)
+        directory.write_json(name, data)
     except RecordError as error:
         # most likely the reason why the run failed in the first place
         watcher.say(str(error))
-    return Outcome(directory.path, found)
 
 
 def _open(monitor: Monitor, run: RunPlan, directory: RunDirectory, watcher: Watcher) -> None:
@@ -288,6 +292,10 @@ def _simulate(run: RunPlan, directory: RunDirectory, watcher: Watcher, began: fl
         verdict, reason = "aborted", f"aborted by {str(error) or signal.SIGINT.name}"
     finally:
         signal.signal(signal.SIGTERM, before)
+    time_s = done.time_s if done else recorder.view.time_s
+    # a full disk may be the reason
+    with contextlib.suppress(RecordError):
+        directory.event("over", time_s, reason=reason)
     finals = done.finals if done else []
     for final in finals:
         directory.final(final)
@@ -295,7 +303,7 @@ def _simulate(run: RunPlan, directory: RunDirectory, watcher: Watcher, began: fl
         run=verdict,
         reason=reason,
         finals=finals,
-        time_s=done.time_s if done else recorder.view.time_s,
+        time_s=time_s,
         wall_s=time.monotonic() - began,
         fidelity=fidelity.virtual(),
         trace_hash=done.trace_hash if done else None,

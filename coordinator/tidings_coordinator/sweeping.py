@@ -12,6 +12,9 @@ from tidings_coordinator.experiment.model import Experiment
 from tidings_coordinator.planning import plan
 from tidings_coordinator.running import Outcome
 
+#: exit codes, the worst last
+_SEVERITY = (0, 3, 4, 1, 130)
+
 RunOne = Callable[[Experiment, Path, Path], Outcome]
 
 
@@ -44,7 +47,7 @@ def sweep(
         print(f"[{number}/{len(jobs)}] {label}", flush=True)
         outcome = run_one(experiment, file, directory / f"{number:03d}-{label}")
         runs.append(outcome.directory)
-        worst = max(worst, outcome.exit_code)
+        worst = max(worst, outcome.exit_code, key=_SEVERITY.index)
         if outcome.result["run"] == "aborted":
             break
     return directory, runs, worst

@@ -160,6 +160,8 @@ class Plugin:
 
     registry: ClassVar[Registry[Any]]
     kind: ClassVar[str] = ""
+    #: the key under which files write a member's name
+    tag: ClassVar[str] = "kind"
 
     @classmethod
     def parse(cls, value: object) -> Self:
@@ -169,46 +171,48 @@ class Plugin:
         """
         if isinstance(value, cls):
             return value
+        tag, singular = cls.tag, cls.registry.singular
         if isinstance(value, str):
-            value = {"kind": value}
-        singular = cls.registry.singular
+            value = {tag: value}
         if not isinstance(value, Mapping):
-            raise ConfigError(f"a {singular} is written as {{kind: NAME, ...}}, got {value!r}")
+            raise ConfigError(f"a {singular} is written as {{{tag}: NAME, ...}}, got {value!r}")
         parameters = dict(value)
-        kind = parameters.pop("kind", None)
+        kind = parameters.pop(tag, None)
         if not isinstance(kind, str):
-            raise ConfigError(f"a {singular} needs a kind; {nearest('', cls.registry)}", ())
+            needs = f"a {singular} needs a {tag}" if tag != singular else f"name a {singular}"
+            raise ConfigError(f"{needs}; {nearest('', cls.registry)}", ())
         try:
             member = cls.registry.get(kind)
         except UnknownKind as error:
-            raise ConfigError(str(error), ("kind",)) from error
+            raise ConfigError(str(error), (tag,)) from error
         if not (issubclass(member, cls) and hasattr(member, "__dataclass_fields__")):
             raise ConfigError(
                 f"'{kind}' is not a {singular}: a subclass of {cls.__name__} that is a dataclass",
-                ("kind",),
+                (tag,),
             )
         left = [n for n in dir(member) if _is_abstract(getattr(member, n))]
         if left:
-            raise ConfigError(f"'{kind}' does not define {', '.join(left)}", ("kind",))
+            raise ConfigError(f"'{kind}' does not define {', '.join(left)}", (tag,))
         return member.from_parameters(parameters)
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, object]) -> Self:
         """Validate ``parameters`` against this member's fields and build it."""
-        fields = {field.name: field for field in _fields(cls)}
+        fields = {key_of(field): field for field in _fields(cls)}
         for key in parameters:
             if key not in fields:
                 raise ConfigError(
                     f"'{cls.kind}' has no '{key}'; {nearest(str(key), fields)}", (key,)
                 )
         values = {}
-        for name, field in fields.items():
-            if name in parameters:
-                values[name] = _validate(_annotations(cls)[name], parameters[name], name)
+        for key, field in fields.items():
+            if key in parameters:
+                annotation = _annotations(cls)[field.name]
+                values[field.name] = _validate(annotation, parameters[key], key)
             elif field.default is dataclasses.MISSING and (
                 field.default_factory is dataclasses.MISSING
             ):
-                raise ConfigError(f"'{cls.kind}' needs '{name}'", ())
+                raise ConfigError(f"'{cls.kind}' needs '{key}'", ())
         try:
             return cls(**values)
         except (ValueError, TypeError) as error:
@@ -216,22 +220,22 @@ class Plugin:
 
     def config(self) -> dict[str, Any]:
         """The ``{kind: NAME, ...}`` that builds this member again, every default written out."""
-        return {"kind": self.kind} | {
-            field.name: _plain(getattr(self, field.name)) for field in _fields(type(self))
+        return {self.tag: self.kind} | {
+            key_of(field): _plain(getattr(self, field.name)) for field in _fields(type(self))
         }
 
     @classmethod
     def schema(cls) -> dict[str, Any]:
         """JSON Schema of this member's ``{kind: NAME, ...}``, for editors."""
-        properties: dict[str, Any] = {"kind": {"const": cls.kind}}
-        required = ["kind"]
+        properties: dict[str, Any] = {cls.tag: {"const": cls.kind}}
+        required = [cls.tag]
         for field in _fields(cls):
             schema = _annotation_schema(_annotations(cls)[field.name])
             if field.default is not dataclasses.MISSING:
                 schema["default"] = _plain(field.default)
             elif field.default_factory is dataclasses.MISSING:
-                required.append(field.name)
-            properties[field.name] = schema
+                required.append(key_of(field))
+            properties[key_of(field)] = schema
         return {
             "type": "object",
             "description": inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0],
@@ -246,7 +250,7 @@ class Plugin:
         names = list(cls.registry)
         members = [cls.registry.get(name).schema() for name in names]
         file = {"type": "string", "pattern": r"\.py:\w+$"}
-        own = {"type": "object", "properties": {"kind": file}, "required": ["kind"]}
+        own = {"type": "object", "properties": {cls.tag: file}, "required": [cls.tag]}
         return {"anyOf": [{"enum": names}, *members, file, own]}
 
     @classmethod
@@ -286,6 +290,11 @@ def from_pydantic(error: ValidationError) -> ConfigError:
     if first["type"] != "value_error":
         message = f"{message[0].lower()}{message[1:]}, got {first['input']!r}"
     return ConfigError(message, path)
+
+
+def key_of(field: dataclasses.Field[Any]) -> str:
+    """A parameter's name in files; metadata "key" where that is no name in Python."""
+    return str(field.metadata.get("key", field.name))
 
 
 def _is_abstract(attribute: object) -> bool:

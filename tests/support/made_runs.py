@@ -116,6 +116,67 @@ def finish(directory: RunDirectory, nodes: int = 4, **changes: Any) -> None:
     directory.close()
 
 
+def fault(
+    directory: RunDirectory,
+    event: str,
+    state: str,
+    time_s: float,
+    *targets: str,
+    kind: str = "net.partition",
+    occurrence: int = 0,
+    round_: int | None = None,
+    **detail: Any,
+) -> None:
+    """A line of faults.jsonl for each target."""
+    for target in targets:
+        directory.append(
+            "faults",
+            {
+                "event": event,
+                "occurrence": occurrence,
+                "fault": kind,
+                "target": target,
+                "state": state,
+                "time_s": time_s,
+                "utc": "2026-11-25T19:00:00.000+00:00",
+                "round": round_,
+                "asked": {"time_s": 1.0},
+                "detail": detail,
+            },
+        )
+
+
+def link(source: int, target: int, messages: int, **more: Any) -> dict[str, Any]:
+    """A line of links.jsonl; a message has 10 bytes."""
+    counted = {key: {"messages": n, "bytes": 10 * n} for key, n in more.items() if key != "faulted"}
+    faulted = {
+        event: {"messages": n, "bytes": 10 * n} for event, n in more.get("faulted", {}).items()
+    }
+    none = {"messages": 0, "bytes": 0}
+    return {
+        "source": source,
+        "target": target,
+        "bytes": {"total": 10 * messages},
+        "messages": messages,
+        "lost": none,
+        "undeliverable": none,
+        "reconnects": 0,
+        "faulted": faulted,
+    } | counted
+
+
+def closing(node: int, arrivals: dict[int, int], **refused: int) -> dict[str, Any]:
+    """A line of nodes.jsonl; a message has 10 bytes."""
+    return {
+        "node": node,
+        "weights_sha256": "",
+        "messages_received": sum(arrivals.values()),
+        "arrivals": {str(s): {"bytes": 10 * n, "messages": n} for s, n in arrivals.items()},
+        "refused": refused,
+        "counters": {},
+    }
+
+
 class PageText(HTMLParser):
     """What is visible, and every tag with its attributes."""
 

@@ -37,6 +37,43 @@ SECTIONS = [
     ("records: [trace]", ["q.yaml:5: records: expected keys with values, got ['trace']"]),
     ("compute:\n  slow: {on: [1], factor: 2}", ["q.yaml:6: compute.slow: expected a list, got "]),
     ("1: 2", ["q.yaml:5: a key must be text; put it in quotes"]),
+    # checks
+    ("expect:\n  - {check: acuracy}", ["q.yaml:6: expect.0.check: unknown check 'acuracy'; did y"]),
+    ("expect: [{chek: loss}]", ["q.yaml:5: expect.0: name a check; (valid: accounting, accuracy"]),
+    ("expect: [{check: accuracy}]", ["q.yaml:5: expect.0: 'accuracy': give at least one of '>='"]),
+    (
+        "expect:\n- check: accuracy\n  '>=': 85",
+        ["q.yaml:6: expect.0: 'accuracy': an accuracy lies between 0% and 100%, got 85"],
+    ),
+    (
+        "expect:\n- {check: loss, '<': 1}\n- check: loss\n  '=>': 3",
+        ["q.yaml:8: expect.1.=>: 'loss' has no '=>'; did you mean"],
+    ),
+    (
+        "expect:\n- check: loss\n  '<': yes",
+        ["q.yaml:7: expect.0.<: 'yes' is not a ratio; write for example '5%'"],
+    ),
+    (
+        "expect: [{check: loss, '<': 1, at: {rond: 3}}]",
+        ["q.yaml:5: expect.0.at: write 'end', a time such as '20s' or {round: 50}, got"],
+    ),
+    (
+        "expect: [{check: final_state, is: ded}]",
+        ["q.yaml:5: expect.0.is: input should be 'finished', 'dead' or 'left', got 'ded'"],
+    ),
+    (
+        "expect:\n- check: final_state\n  is: dead\n  nodes: [0, 8]",
+        ["q.yaml:8: expect.0.nodes.1: there is no node 8; nodes are 0 to 7"],
+    ),
+    (
+        "expect: [{check: recovered, after: splt, within: 10s}]",
+        ["q.yaml:5: expect.0.after: there is no fault event 'splt'; (valid: none)"],
+    ),
+    ("expect: [{check: fidelity}]", ["q.yaml:5: expect.0: 'fidelity': give at least one of rate"]),
+    (
+        "expect: [{check: conservation, equals: 3}]",
+        ["q.yaml:5: expect.0: 'conservation': 'equals' is for the sum of a metric"],
+    ),
     # units
     (
         "network:\n  rate: 20\n  delay: 5\n  queue: 64",

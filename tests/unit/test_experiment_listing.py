@@ -30,6 +30,7 @@ def test_the_families() -> None:
         "problems",
         "partitions",
         "launchers",
+        "checks",
     ]
 
 

@@ -82,6 +82,17 @@ protocols = st.builds(lambda lr: {"kind": "d_psgd", "lr": lr}, st.floats(1e-9, 1
         {"kind": st.just("choco_sgd"), "lr": st.floats(1e-9, 10), "compressor": compressors}
     )
 )
+checks = st.sampled_from(
+    [
+        "accounting",
+        {"check": "accuracy", ">=": "85%", "<": 1.0, "at": {"round": 3}},
+        {"check": "loss", "<": 1e-7, "at": "3ms", "over": "lowest"},
+        {"check": "metric", "name": "distance", ">": -3},
+        {"check": "final_state", "nodes": ["fast", 0], "is": "dead"},
+        {"check": "fidelity", "rate_error": "1%", "lag": "3ms"},
+        {"check": "conservation", "of": "weight", "equals": 6},
+    ]
+)
 experiments = st.fixed_dictionaries(
     {
         "name": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,9}", fullmatch=True),
@@ -110,6 +121,7 @@ experiments = st.fixed_dictionaries(
         ),
         "evaluate": some(every=st.integers(1) | durations),
         "target": some(accuracy=ratios) | some(loss=st.floats(allow_nan=False, width=32)),
+        "expect": st.lists(checks, max_size=3),
         "launcher": st.sampled_from(["local", {"kind": "simulator", "tie_seed": 3}]),
         "metrics": some(serve=st.booleans(), linger=durations),
         "records": some(trace=st.booleans()),
@@ -196,6 +208,7 @@ stop:
 evaluate:
   every: 10
 target: null
+expect: []
 launcher:
   kind: local
   host: 127.0.0.1

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidings.registry import FAMILY_MARK
+from tidings.registry import FAMILY_MARK, key_of
 from tidings.units import Duration, Quantity, Rate, Ratio, Size
 from tidings_coordinator.experiment.families import FAMILIES
 from tidings_coordinator.experiment.schema import main, schema
@@ -63,15 +63,15 @@ def test_every_reference_leads_somewhere_and_no_mark_is_left() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_kind_is_offered_with_its_parameters(family: str) -> None:
-    registry = FAMILIES[family].registry
+    registry, tag = FAMILIES[family].registry, FAMILIES[family].tag
     names, *members_, file, own = DEFINITIONS[family]["anyOf"]
-    members = {choice["properties"]["kind"]["const"]: choice for choice in members_}
+    members = {choice["properties"][tag]["const"]: choice for choice in members_}
     assert names["enum"] == list(members) == list(registry)
-    assert own["properties"]["kind"] == file
-    assert own["required"] == ["kind"]
+    assert own["properties"][tag] == file
+    assert own["required"] == [tag]
     for name, member in members.items():
-        parameters = set(registry.get(name).__dataclass_fields__)
-        assert set(member["properties"]) - {"kind"} <= parameters
+        parameters = set(map(key_of, registry.get(name).__dataclass_fields__.values()))
+        assert set(member["properties"]) - {tag} <= parameters
         assert member["additionalProperties"] is False
 
 

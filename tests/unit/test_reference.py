@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tidings.registry import key_of
 from tidings_coordinator.experiment.families import FAMILIES
 from tidings_coordinator.markdown import markdown
 from tidings_coordinator.reference import main, pages
@@ -39,7 +40,7 @@ def test_every_member_and_every_parameter_is_there(family: str) -> None:
         section = PAGES[f"{family}.md"].partition(f"\n## {name}\n")[2].partition("\n## ")[0]
         assert section, name
         for field in dataclasses.fields(registry.get(name)):
-            assert f"| `{field.name}` |" in section or not field.init
+            assert f"| `{key_of(field)}` |" in section or not field.init
 
 
 def test_a_protocols_messages_and_cost() -> None:

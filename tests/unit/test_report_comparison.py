@@ -10,10 +10,10 @@ import pytest
 from support.made_runs import finish, make, seen
 
 from tidings.errors import UserError
+from tidings_coordinator.records.reading import Run
 from tidings_coordinator.records.series import Point, Spread
 from tidings_coordinator.report.comparison import compare, mean_line
 from tidings_coordinator.report.grouping import Group
-from tidings_coordinator.report.reading import Run
 
 pytestmark = pytest.mark.unit
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from tidings_coordinator.records.reading import Run
 from tidings_coordinator.report.comparison import plain
 from tidings_coordinator.report.grouping import flatten, group, labels
-from tidings_coordinator.report.reading import Run
 from tidings_coordinator.report.render import Table
 
 pytestmark = pytest.mark.unit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tidings.api import Aggregator, Attack, Compressor, Partition, Problem, Protocol
 from tidings.registry import Plugin
+from tidings_coordinator.checks.base import Check
 from tidings_coordinator.launchers.base import Launcher
 from tidings_coordinator.topology.base import Topology
 from tidings_coordinator.topology.mixing.base import Mixing
@@ -21,5 +22,6 @@ FAMILIES: dict[str, type[Plugin]] = {
         Problem,
         Partition,
         Launcher,
+        Check,
     )
 }

@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal, TypedDict, Union, get_args, get_orig
 from pydantic import TypeAdapter
 
 from tidings.errors import UnknownKind, nearest
-from tidings.registry import LocalPath, Plugin
+from tidings.registry import LocalPath, Plugin, key_of
 from tidings.units import Quantity
 from tidings_coordinator.experiment.dump import inline
 from tidings_coordinator.experiment.families import FAMILIES
+from tidings_coordinator.experiment.section import Words
 
 _WORDS: dict[Any, str] = {
     bool: "true or false",
@@ -87,7 +88,7 @@ def _parameter(field: dataclasses.Field[Any], annotation: Any) -> Parameter:
     else:
         required = True
     return Parameter(
-        name=field.name,
+        name=key_of(field),
         type=described(annotation),
         default=TypeAdapter(annotation).dump_python(default, mode="json", warnings=False),
         required=required,
@@ -100,7 +101,8 @@ def described(annotation: Any) -> str:
         return _WORDS[annotation]
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return described(arguments[0])
+        words = [item.text for item in arguments[1:] if isinstance(item, Words)]
+        return words[0] if words else described(arguments[0])
     if origin is Literal:
         return " or ".join(map(repr, arguments))
     if origin in (Union, types.UnionType):

@@ -20,6 +20,8 @@ from pydantic import (
 from tidings.api import Attack, Problem, Protocol
 from tidings.errors import ConfigError, UserError, nearest
 from tidings.units import Duration, Ratio
+from tidings_coordinator.checks.base import Check
+from tidings_coordinator.experiment import expectations
 from tidings_coordinator.experiment.locator import Locator
 from tidings_coordinator.experiment.network import (
     LinkOverride,
@@ -243,6 +245,8 @@ class Experiment(Section):
     """How often the models are evaluated."""
     target: Target | None = None
     """The goal whose cost is reported."""
+    expect: tuple[Check, ...] = ()
+    """What the run is expected to have done; judged from its records when it is over."""
     launcher: Annotated[Launcher, BeforeValidator(_local_by_default)] = Local()
     """Where the nodes run."""
     metrics: Metrics = Metrics()
@@ -297,6 +301,12 @@ class Experiment(Section):
         )
         resolver.finish()
         return compute.model_copy(update={"slow": slow})
+
+    @field_validator("expect")
+    @classmethod
+    def _resolve_expect(cls, expect: tuple[Check, ...], info: ValidationInfo) -> tuple[Check, ...]:
+        resolver = _resolver(info)
+        return expect if resolver is None else expectations.resolved(expect, resolver, ())
 
     @field_validator("wait")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import (
@@ -42,6 +43,13 @@ def _count_or_duration(value: object) -> object:
             f"write a number of rounds such as 10, or a time such as '5s'; got {value!r}"
         ) from None
     return _positive(found)
+
+
+@dataclass(frozen=True)
+class Words:
+    """In the annotation of a parameter: its type, for the reference."""
+
+    text: str
 
 
 Flag = Annotated[bool, Strict()]

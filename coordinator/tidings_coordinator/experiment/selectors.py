@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, PlainSerializer, PlainValidator, WithJsonSchema
 
 from tidings.errors import ConfigError, nearest
-from tidings_coordinator.experiment.section import refuse
+from tidings_coordinator.experiment.section import Words, refuse
 
 #: every node; not available as the name of a group
 ALL = "all"
@@ -70,6 +70,7 @@ _ITEM_SCHEMA = {
 #: nodes in ascending order, once the experiment has resolved ranges and groups
 Nodes = Annotated[
     tuple[int, ...],
+    Words("nodes"),
     PlainValidator(_read_nodes),
     PlainSerializer(list),
     WithJsonSchema(

@@ -20,7 +20,10 @@ _MAX_EVENTS = 200
 #: kinds of events that are counted by name
 _MAX_NAMES = 50
 #: what became of a run, as far as the page tells
-_RESULT_KEYS = ("run", "checks", "reason", "time_s", "wall_s", "accuracy", "loss", "to_target")
+_RESULT_KEYS = (
+    "run", "checks", "reason", "time_s", "wall_s", "accuracy", "loss", "to_target", "fidelity",
+    "expect",
+)  # fmt: skip
 
 
 class LiveRun(Watcher):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from tidings.v1 import records_pb2 as records
+from tidings_coordinator.checks.base import judge_all
 from tidings_coordinator.planning import RunPlan
 from tidings_coordinator.records.directory import bytes_line
-from tidings_coordinator.records.series import Goal, cost_to, curve
+from tidings_coordinator.records.reading import read
+from tidings_coordinator.records.series import Goal, cost_to
 
 Verdict = Literal["completed", "failed", "aborted"]
 
@@ -47,10 +49,14 @@ def goal_of(run: RunPlan) -> Goal | None:
 def result(run: RunPlan, ending: Ending, directory: Path) -> dict[str, Any]:
     """The verdicts, the totals and the cost to target.
 
-    ``faults``: all that were asked for were applied; none were. ``checks``: the fidelity of the
-    network, "unknown" where it was not measured.
+    ``faults``: all that were asked for were applied; none were. ``checks``: fail where the network
+    was not what was asked for or a check of ``expect`` failed, else unknown where one of them is
+    (the network: where it was not measured), else pass. Each check of ``expect`` has its own
+    verdict (pass, fail, unknown), what was measured and what was asked, and a sentence.
     """
-    points = curve(directory)
+    found = read(directory)
+    points = found.points
+    expect = judge_all(run.experiment.expect, found)
     last = points[-1] if points else None
     goal = goal_of(run)
     links = [link for final in ending.finals for link in final.links]
@@ -69,7 +75,7 @@ def result(run: RunPlan, ending: Ending, directory: Path) -> dict[str, Any]:
     return {
         "run": ending.run,
         "faults": "all",
-        "checks": fidelity["verdict"],
+        "checks": _together([fidelity["verdict"], *(check["verdict"] for check in expect)]),
         "reason": ending.reason,
         "name": run.experiment.name,
         "run_id": run.run,
@@ -94,12 +100,40 @@ def result(run: RunPlan, ending: Ending, directory: Path) -> dict[str, Any]:
         "trace_hash": ending.trace_hash,
         "fidelity": {
             name: fidelity[name]
-            for name in ("rate_error", "delay_error_s", "lag_p50_s", "lag_p99_s", "problems")
+            for name in (
+                "verdict",
+                "rate_error",
+                "delay_error_s",
+                "lag_p50_s",
+                "lag_p99_s",
+                "problems",
+            )
         },
+        "expect": expect,
         "target": None if goal is None else {goal.metric: goal.value},
         "security": ending.security,
         "to_target": None if goal is None else cost_to(goal, points),
     }
+
+
+def _together(verdicts: Sequence[str]) -> str:
+    """The worst of some verdicts."""
+    return next((worst for worst in ("fail", "unknown") if worst in verdicts), "pass")
+
+
+def exit_code(found: Mapping[str, Any]) -> int:
+    """What a command ends with, by the run's result.json.
+
+    0 all is well; 1 the run failed, or its network was not what was asked for; 4 a fault was not
+    applied as asked; 3 a check of ``expect`` failed or could not be judged; 130 aborted.
+    """
+    if found["run"] == "aborted":
+        return 130
+    if found["run"] != "completed" or found["fidelity"]["verdict"] == "fail":
+        return 1
+    if found["faults"] != "all":
+        return 4
+    return 3 if any(check["verdict"] != "pass" for check in found["expect"]) else 0
 
 
 def _mean(point: Any, metric: str) -> float | None:

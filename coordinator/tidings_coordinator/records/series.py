@@ -44,14 +44,18 @@ class Point:
 
 def curve(path: Path) -> list[Point]:
     """The run's points in order of time; of a broken-off run those that are complete."""
+    byzantine = set((read_json(path, "graph.json") or {}).get("byzantine", ()))
+    return [point_of(group, byzantine) for group in groups(path)]
+
+
+def groups(path: Path) -> list[list[Row]]:
+    """The rows of all nodes that make each of the run's points together, in node order."""
     graph = read_json(path, "graph.json") or {}
-    byzantine = set(graph.get("byzantine", ()))
     rows = list(read_lines(path, "series"))
     nodes = {row["node"] for row in rows}
     # nodes that evaluate by time do so in different rounds even if they go in step
     aligned = graph.get("synchronous") and not graph.get("evaluated_by_time")
-    groups = _by_round(rows, len(nodes)) if aligned else _by_time(rows, nodes)
-    return [point_of(group, byzantine) for group in groups]
+    return _by_round(rows, len(nodes)) if aligned else _by_time(rows, nodes)
 
 
 class StepGroups:
@@ -114,7 +118,7 @@ def point_of(rows: Sequence[Row], byzantine: set[int]) -> Point:
     """The point that rows of all nodes, in node order, make together."""
     honest = [row for row in rows if row["node"] not in byzantine] or list(rows)
     names = sorted(set[str]().union(*(row["metrics"] for row in honest)))
-    sketches = np.stack([_sketch(row) for row in honest])
+    sketches = np.stack([sketch_of(row) for row in honest])
     return Point(
         round=float(np.mean([row["round"] for row in rows])),
         time_s=max(row["time_s"] for row in rows),
@@ -130,7 +134,8 @@ def _spread(values: Iterable[float | None]) -> Spread:
     return Spread(float(known.mean()), float(known.min()), float(known.max()))
 
 
-def _sketch(row: Row) -> np.ndarray:
+def sketch_of(row: Row) -> np.ndarray:
+    """The sketch of a row's model: (128,) float32."""
     return np.frombuffer(base64.b64decode(row["sketch"]), dtype="<f4")
 
 

@@ -14,12 +14,12 @@ import numpy as np
 
 from tidings.errors import UserError
 from tidings_coordinator.records.directory import write_whole
+from tidings_coordinator.records.reading import Run, is_run, metric_order, read
 from tidings_coordinator.records.series import Goal, cost_to
 from tidings_coordinator.report import costs, header, palette, wording
 from tidings_coordinator.report.figures import Line, Target, finite, panel
 from tidings_coordinator.report.grouping import Group, group
 from tidings_coordinator.report.page import Curves, meaning
-from tidings_coordinator.report.reading import Run, is_run, metric_order, read
 from tidings_coordinator.report.render import Table, render
 
 #: letters of a setting on one line of the terminal's table

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tidings_coordinator.experiment.dump import inline
-from tidings_coordinator.report.reading import Run
+from tidings_coordinator.records.reading import Run
 
 #: keys that have no part in what the nodes do
 _IGNORED = ("seed", "target", "metrics", "monitor", "records", "security")

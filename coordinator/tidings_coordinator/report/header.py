@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tidings_coordinator.records.reading import Run, metric_order
 from tidings_coordinator.report import wording
-from tidings_coordinator.report.reading import Run, metric_order
 
 _LAUNCHERS = {"local": "local processes", "simulator": "simulated on virtual time"}
 
@@ -91,15 +92,27 @@ def verdicts(run: Run) -> list[Verdict]:
         applied = {"all": "all as asked", "partial": "NOT all as asked", "none": "NOT applied"}
         says = applied.get(found["faults"], str(found["faults"]))
         faults = Verdict("Faults", says, "good" if found["faults"] == "all" else "bad")
-    return [of_run, faults, _of_network(run, found["checks"])]
+    # runs from before there were other checks have the network's verdict there
+    network = str((found.get("fidelity") or {}).get("verdict", found["checks"]))
+    return [of_run, faults, _of_network(run, network), *_of_checks(found.get("expect") or ())]
 
 
-def _of_network(run: Run, checks: str) -> Verdict:
-    if checks == "fail":
+def _of_checks(judged: Sequence[Mapping[str, Any]]) -> list[Verdict]:
+    """Nothing where nothing was expected."""
+    if not judged:
+        return []
+    counts = Counter(check["verdict"] for check in judged)
+    words = [f"{counts[v]} {v}" for v in ("pass", "fail", "unknown") if counts[v]]
+    level = "bad" if counts["fail"] else "warn" if counts["unknown"] else "good"
+    return [Verdict("Checks", ", ".join(words), level)]
+
+
+def _of_network(run: Run, verdict: str) -> Verdict:
+    if verdict == "fail":
         return Verdict("Network", "NOT as asked for", "bad")
     if run.simulated:
         return Verdict("Network", "simulated", "good")
-    if checks == "pass":
+    if verdict == "pass":
         return Verdict("Network", "as asked for", "good")
     return Verdict("Network", "not measured", "warn")
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from tidings_coordinator.records.directory import write_whole
+from tidings_coordinator.records.reading import KINDS, Run, metric_order, read
 from tidings_coordinator.records.series import Goal
 from tidings_coordinator.report import costs, drawing, header, sections, wording
 from tidings_coordinator.report.figures import Line, Target, finite, panel
-from tidings_coordinator.report.reading import KINDS, Run, metric_order, read
 from tidings_coordinator.report.render import render
 
 #: what known metrics are; others are shown by their name alone

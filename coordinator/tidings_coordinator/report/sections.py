@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tidings_coordinator.records.reading import KINDS, Row, Run
 from tidings_coordinator.report import wording
-from tidings_coordinator.report.reading import KINDS, Row, Run
 from tidings_coordinator.report.render import Table
 
 #: events shown: of more, the first and the last

@@ -121,10 +121,17 @@ function head() {
   const says = result ? result.run : view.phase;
   const items = [make("li", { class: level }, make("span", { class: "about" }, "Run"), make("b", {}, says))];
   if (result && result.reason) items.push(make("li", {}, make("span", { class: "about" }, "because"), result.reason));
-  if (result && result.checks !== "unknown") {
-    const fine = result.checks === "pass";
+  const network = result ? result.fidelity.verdict : "unknown";
+  if (network !== "unknown") {
+    const fine = network === "pass";
     items.push(make("li", { class: fine ? "good" : "bad" }, make("span", { class: "about" }, "Network"),
       make("b", {}, fine ? "as asked for" : "not as asked for")));
+  }
+  if (result && result.expect.length) {
+    const passed = result.expect.filter(check => check.verdict === "pass").length;
+    const level = passed === result.expect.length ? "good" : result.expect.some(check => check.verdict === "fail") ? "bad" : "warn";
+    items.push(make("li", { class: level }, make("span", { class: "about" }, "Checks"),
+      make("b", {}, `${passed} of ${result.expect.length} pass`)));
   }
   $("verdict").replaceChildren(...items);
   $("progress").hidden = !view.rounds;

@@ -45,6 +45,7 @@ class Run:
     events: list[Row] = field(default_factory=list)
     links: list[Row] = field(default_factory=list)
     nodes: list[Row] = field(default_factory=list)
+    faults: list[Row] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -184,4 +185,5 @@ def read(path: Path) -> Run:
         events=list(read_lines(path, "events")),
         links=list(read_lines(path, "links")),
         nodes=list(read_lines(path, "nodes")),
+        faults=list(read_lines(path, "faults")),
     )

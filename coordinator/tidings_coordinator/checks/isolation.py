@@ -1,0 +1,94 @@
+"""Whether anything went where nothing may go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tidings_coordinator.checks.base import Check, Judged, Verdict, checks, unknown
+from tidings_coordinator.records.reading import Run
+from tidings_coordinator.records.windows import CUTS, Window, windows
+
+
+@checks.register("isolation")
+@dataclass(frozen=True, kw_only=True)
+class Isolation(Check):
+    """No message arrives over a non-edge, and none crosses a cut: ``{check: isolation}``.
+
+    Evidence, non-edges: every node's arrivals by source (nodes.jsonl) and every link's messages
+    (links.jsonl) against the graph's arcs (graph.json). What a node was sent by another that is not
+    its neighbour it refuses and counts; that is told, and is no arrival. Evidence, cuts
+    (net.partition, link.cut): for each link that was cut, the messages that were handed to it while
+    it was (faults.jsonl, "messages") against those that were stopped ("affected"), and these
+    against the link's own count (links.jsonl, "faulted"). Unknown where a closing record or a cut's
+    count is missing.
+    """
+
+    def judge(self, run: Run) -> Judged:
+        """Whether the records show a trespass."""
+        cuts = [window for window in windows(run.faults) if window.fault in CUTS]
+        strays = _strays(run)
+        crossed, stopped, gaps = _crossings(run, cuts)
+        asked_for = {str(row.get("id")) for row in run.at("faults") or () if row["fault"] in CUTS}
+        never = sorted(asked_for - {window.event for window in cuts if window.active})
+        refused = sum(row["refused"].get("not_a_neighbor", 0) for row in run.nodes)
+        measured: dict[str, Any] = {
+            "over_non_edges": strays,
+            "refused_from_non_neighbors": refused,
+            "across_cuts": crossed,
+            "stopped_by_cuts": stopped,
+        }
+        asked = {"over_non_edges": 0, "across_cuts": 0}
+        arrived = sum(row["messages_received"] for row in run.nodes)
+        parts = [f"{arrived:,} arrivals, {strays:,} over a non-edge"]
+        if cuts:
+            parts.append(f"{stopped:,} messages stopped by cuts, {crossed:,} crossed")
+        if refused:
+            parts.append(f"{refused:,} from or to a non-neighbour refused")
+        if missing := run.node_count - len(run.nodes):
+            gaps = [f"{missing} nodes have left no closing record", *gaps]
+        gaps += [f"'{event}' never held" for event in never]
+        verdict: Verdict = "fail" if strays or crossed else "unknown" if gaps else "pass"
+        if not run.nodes:
+            return unknown("no node has left a closing record", asked)
+        return Judged(verdict, measured, asked, "; ".join([*parts, *gaps]))
+
+
+def _strays(run: Run) -> int:
+    """Messages over pairs of nodes that are no arc of the graph."""
+    arcs = {(int(source), int(target)) for source, target in run.graph["arcs"]}
+    over = sum(
+        found["messages"]
+        for row in run.nodes
+        for source, found in row["arrivals"].items()
+        if (int(source), row["node"]) not in arcs
+    )
+    sent = sum(
+        link["messages"] for link in run.links if (link["source"], link["target"]) not in arcs
+    )
+    return int(max(over, sent))
+
+
+def _crossings(run: Run, cuts: Sequence[Window]) -> tuple[int, int, list[str]]:
+    """Messages that crossed a cut, messages that were stopped, and what is not known."""
+    crossed = stopped = 0
+    gaps: list[str] = []
+    by_link: dict[tuple[str, str], int] = {}
+    for window in cuts:
+        for target in window.active:
+            detail = window.details[target]
+            if target not in window.recovered or "messages" not in detail:
+                gaps.append(f"what '{window.event}' did on {target} was not counted")
+                continue
+            crossed += detail["messages"] - detail["affected"]
+            stopped += detail["affected"]
+            key = (window.event, target)
+            by_link[key] = by_link.get(key, 0) + detail["affected"]
+    links = {f"{link['source']}->{link['target']}": link for link in run.links}
+    for (event, target), affected in by_link.items():
+        if target in links:
+            faulted = (links[target].get("faulted") or {}).get(event, {}).get("messages", 0)
+            if faulted != affected:
+                gaps.append(f"{target} counts {faulted:,} lost by '{event}', not {affected:,}")
+    return crossed, stopped, gaps
