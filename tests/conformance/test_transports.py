@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 from support.grpc_cluster import links_of, run_over_grpc
 from support.plans import plans
@@ -13,7 +14,7 @@ from support.recording import Recorder, counters, models, refused
 
 from tidings.api import Message, Node, Outcome, Protocol, Vector, Weights, aggregators
 from tidings.links.shape import LinkShape
-from tidings.runtime.plan import NodePlan
+from tidings.runtime.plan import ComputePlan, NodePlan
 from tidings.runtime.simulation import Simulated, simulate
 
 pytestmark = pytest.mark.conformance
@@ -71,6 +72,22 @@ def same_everywhere(given: Sequence[NodePlan], real: Run) -> None:
     assert [f.weights_sha256 for f in memory.finals] == [f.weights_sha256 for f in network.finals]
     assert links_of(memory) == links_of(network)
     assert refused(memory) == refused(network) == {}
+
+
+@pytest.mark.parametrize("kind", ["fed_async", "fed_buff", "fed_fix"])
+def test_a_server_that_waits_for_nobody(kind: str, run: Run) -> None:
+    paced = {"fed_buff": {"buffer": 3}, "fed_fix": {"window": "20ms"}}.get(kind, {})
+    protocol = {"kind": kind, "lr": 0.05, **paced}
+    slow = {1: {"compute": ComputePlan(time_s=0.002, factor=10)}}
+    quick = ComputePlan(time_s=0.002)
+    given = plans(5, "star", protocol, SMALL, 25, link=FAST, compute=quick, per_node=slow)
+    result = run(given, Recorder())
+    x = models(result)
+    assert (x == x[0]).all()
+    assert np.isfinite(x).all()
+    assert np.abs(x).max() > 0.1
+    assert sum(final.gradients for final in result.finals) >= 25 * 5
+    assert refused(result) == {}
 
 
 def test_evaluations_are_the_same_too(real: Run) -> None:

@@ -19,6 +19,7 @@ SHORT: dict[str, tuple[list[str], float]] = {
     "byzantine-regular": (["stop.rounds=50"], 0.8),
     "compressed-ring": (["stop.rounds=40"], 0.4),
     "dadao-ring": ([], 69.83),
+    "federated-asynchronous": (["stop.time=4s"], 0.75),
     "federated-star": (["stop.rounds=10"], 0.8),
     "lossy-wan": (["stop.rounds=50"], 0.8),
     "one-peer-exponential": (["stop.rounds=60"], 0.75),

@@ -105,6 +105,8 @@ class Node(ABC):
     #: the round (synchronous) or local step (asynchronous) that :meth:`rounds` is in
     round: int
     clock: Clock
+    #: the longest wait for what may not come, in emulated seconds (the experiment's wait.timeout)
+    wait_s: float
     graph: GraphFacts
     problem: LocalProblem
     #: The current model, (d,) float32: what is evaluated and what the run ends with. Protocols set

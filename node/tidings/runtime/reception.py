@@ -33,7 +33,7 @@ class Reception(Node):
     def __init__(self, plan: NodePlan, parts: Parts, world: World) -> None:
         self.plan = plan
         self.id, self.n, self.role, self.round = plan.node, plan.nodes, plan.role, 0
-        self.graph = plan.graph
+        self.graph, self.wait_s = plan.graph, plan.wait_s
         self.clock = world.clock
         self.protocol, self.problem, self.codec = parts.protocol, parts.problem, parts.codec
         self.waiting = Waiting()

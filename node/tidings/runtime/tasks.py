@@ -18,12 +18,14 @@ class TaskBlock:
 
     def __init__(self) -> None:
         self._group = asyncio.TaskGroup()
-        self._tasks: list[asyncio.Task[Any]] = []
+        #: those that run, in the order in which they were started
+        self._tasks: dict[asyncio.Task[Any], None] = {}
 
     def start(self, task: Coroutine[Any, Any, R]) -> Awaitable[R]:
         """Run ``task`` beside the block."""
         started = self._group.create_task(task)
-        self._tasks.append(started)
+        self._tasks[started] = None
+        started.add_done_callback(self._tasks.pop)
         return started
 
     async def __aenter__(self) -> Self:
@@ -36,7 +38,7 @@ class TaskBlock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for task in self._tasks:
+        for task in list(self._tasks):
             task.cancel()
         try:
             await self._group.__aexit__(kind, error, trace)

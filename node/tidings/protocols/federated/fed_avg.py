@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from tidings.api import GraphFacts, Message, Node, Protocol, Vector, protocols
+from tidings.protocols.federated.star import check_hub, check_training, sgd
 from tidings.units import Ratio
 
 
@@ -53,15 +54,11 @@ class FedAvg(Protocol):
     def __post_init__(self) -> None:
         """At least one step of at least one client."""
         super().__post_init__()
-        if self.local_steps < 1:
-            raise ValueError(f"local_steps must be at least 1, got {self.local_steps}")
-        if not self.participation:
-            raise ValueError("participation must be above 0%")
+        check_training(self.local_steps, self.participation, "participation")
 
     def check(self, in_degrees: tuple[int, ...], graph: GraphFacts) -> None:
         """The server must reach every client."""
-        if in_degrees[0] != len(in_degrees) - 1:
-            raise ValueError("fed_avg needs a topology whose node 0 reaches all others: use star")
+        check_hub(self.kind, in_degrees)
 
     def traffic(self, graph: GraphFacts) -> dict[type[Message], float]:
         """Down to and up from every client that is drawn."""
@@ -93,7 +90,6 @@ class FedAvg(Protocol):
             x = node.model = order.message.x
             if last:
                 return
-            for _ in range(self.local_steps):
-                x = x - self.lr * await node.gradient(x)
+            x = await sgd(node, x, self.lr, self.local_steps)
             await node.send(order.source, Update(x, node.problem.samples))
             await node.report()
