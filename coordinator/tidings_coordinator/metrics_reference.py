@@ -48,6 +48,8 @@ def metric_tables() -> tuple[str, str]:
     run = plan(loads(_EXPERIMENT), "reference")
     live = LiveRun(run, [])
     live.line("events", {"time_s": 0.0, "node": None, "event": "started"})
+    fault = {"event": "split", "fault": "net.partition", "target": "0->1", "state": "active"}
+    live.line("faults", fault | {"time_s": 0.0, "occurrence": 0})
     recorder = _Recorder(live)
     node = simulate(run.nodes, recorder).nodes[0]
     node.ledger.refused["late"] += 1

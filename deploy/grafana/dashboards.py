@@ -22,6 +22,22 @@ RUN = 'run="$run"'
 LINK = 'run="$run", node=~"$node"'
 
 
+#: shades every panel while a fault holds
+FAULTS = {
+    "name": "Faults",
+    "datasource": SOURCE,
+    "enable": True,
+    "hide": False,
+    "iconColor": "orange",
+    "expr": f"tidings_fault_active{{{RUN}}} > 0",
+    "step": "1s",
+    "titleFormat": "{{event}}",
+    "textFormat": "{{fault}}",
+    "tagKeys": "fault",
+    "useValueForTime": False,
+}
+
+
 @dataclass(frozen=True)
 class Panel:
     """One panel: queries with their legends, and how to show them."""
@@ -303,7 +319,7 @@ def dashboard(
                 "url": "",
             }
         ],
-        "annotations": {"list": []},
+        "annotations": {"list": [FAULTS]},
         "templating": {"list": variables},
         "panels": panels,
     }

@@ -191,6 +191,18 @@ def test_every_query_of_the_dashboards_has_data(watched: Watched, name: str) -> 
 
 
 @pytest.mark.parametrize("name", BOARDS)
+def test_the_annotations_of_the_dashboards_are_the_faults(watched: Watched, name: str) -> None:
+    (faults,) = board(name)["annotations"]["list"]
+    query = faults["expr"].replace("$run", watched.run)
+    # this run has none; what there is of one with faults is in tests/unit/test_run_metrics.py
+    assert watched.base.query(query) == {}
+    assert re.findall(r"{{(.*?)}}", faults["titleFormat"] + faults["textFormat"]) == [
+        "event",
+        "fault",
+    ]
+
+
+@pytest.mark.parametrize("name", BOARDS)
 def test_the_choices_of_the_dashboards_are_there(watched: Watched, name: str) -> None:
     for variable in board(name)["templating"]["list"]:
         asked = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"])

@@ -269,7 +269,10 @@ THEN: list[Aggregator] = [Mean(), Median(1), TrimmedMean(1), Krum(1), MDA(1), Ge
 
 @settings(deadline=None, max_examples=40)
 @given(
-    st.integers(0, 10_000), st.integers(11, 20), st.integers(1, 60), st.sampled_from(THEN),
+    st.integers(0, 10_000),
+    st.integers(11, 20),
+    st.integers(1, 60),
+    st.sampled_from(THEN),
     st.sampled_from([0.0, 5.0]),
 )
 def test_pre_aggregators_are_the_rule_on_the_new_rows(

@@ -10,9 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.made_runs import FIDELITY, PROBE, RESULT, PageText, finish, make, seen
+from support.made_runs import FIDELITY, PROBE, RESULT, PageText, fault, finish, make, seen
 
 from tidings.errors import MissingExtra, RecordError, UserError
+from tidings_coordinator.records.reading import read
+from tidings_coordinator.report.faults import shades
+from tidings_coordinator.report.figures import Shade
 from tidings_coordinator.report.page import write_report
 
 pytestmark = pytest.mark.unit
@@ -52,6 +55,57 @@ def test_a_finished_run_shows_its_verdict_its_figures_and_its_cost(finished: Pat
     ):
         assert said in text, said
     assert "Invalid" not in text
+
+
+def test_faults_and_checks_are_shown(tmp_path: Path) -> None:
+    directory = make(tmp_path / "run", [0.1, 0.6, 0.3, 0.7, 0.8])
+    fault(directory, "split", "active", 1.5, "0->1", "1->0")
+    fault(directory, "split", "recovered", 2.5, "0->1", "1->0", messages=7, affected=6)
+    fault(directory, "kill", "active", 2.0, "3", kind="node.crash", how="SIGKILL")
+    fault(directory, "stress", "failed", 3.0, "1", kind="node.stress", reason="no cgroup")
+    fault(directory, "note", "active", 3.25, "run", kind="mark")
+    checks = [
+        {"check": "accuracy", "verdict": "pass", "text": "accuracy 81.5 % at the end"},
+        {"check": "final_state", "verdict": "unknown", "text": "node 2 unknown"},
+        {"check": "recovered", "verdict": "fail", "text": "it was not back"},
+    ]
+    finish(directory, checks="fail", fidelity={"verdict": "pass"}, expect=checks)
+    page = write_report(tmp_path / "run")
+    text = seen(page)
+    for said in (
+        "Network as asked for Checks 1 pass, 1 fail, 1 unknown",
+        "accuracy pass accuracy 81.5 % at the end",
+        "final state unknown node 2 unknown recovered failed it was not back",
+        "split net.partition 0 → 1, 1 → 0 1.000 s 1.500 s 2.500 s 12 of 14 messages",
+        "kill node.crash 3 1.000 s 2.000 s the end SIGKILL",
+        "stress node.stress 1 1.000 s — — NOT on 1: no cgroup",
+        "note mark run 1.000 s 3.250 s —",
+    ):
+        assert said in text, said
+    assert "Invalid" not in text
+    # on each of the six figures an edge for each fault that held, an area for each that lasted
+    drawn = page.read_text().partition("<h2>Faults</h2>")[0]
+    assert drawn.count("stroke-opacity: 0.7") == 18
+    assert len(re.findall(r"fill: var\(--s\d\); opacity: 0.16", drawn)) == 12
+
+
+def test_shades_are_where_the_faults_were(tmp_path: Path) -> None:
+    directory = make(tmp_path / "run", [0.1, 0.6, 0.3, 0.7, 0.8])
+    fault(directory, "split", "active", 1.5, "0->1")
+    fault(directory, "split", "recovered", 2.5, "0->1")
+    fault(directory, "late", "active", 9.0, "0->1")
+    directory.close()
+    run = read(tmp_path / "run")
+    # a point a second, 10 rounds and 4 MB apart; of two events, by name, this is the second
+    assert shades(run, "seconds") == [Shade(1.5, 2.5, 2)]
+    assert shades(run, "rounds") == [Shade(15.0, 25.0, 2)]
+    assert shades(run, "bytes") == [Shade(6e6, 10e6, 2)]
+
+
+def test_faults_that_were_asked_for_and_never_came(tmp_path: Path) -> None:
+    asked = {"faults": [{"id": "split", "fault": "net.partition"}]}
+    finish(make(tmp_path / "run", [0.1], settings=asked), faults="none")
+    assert "No fault was applied." in seen(write_report(tmp_path / "run"))
 
 
 def test_the_page_asks_for_nothing_and_runs_nothing(finished: Path) -> None:

@@ -51,6 +51,8 @@ class LiveRun(Watcher):
         )
         #: how often each kind of event has happened
         self.happened: Counter[str] = Counter()
+        #: by event and kind of fault: the targets on which it holds now
+        self.faults: dict[tuple[str, str], set[str]] = {}
         #: result.json, once there is one
         self.result: Mapping[str, Any] | None = None
         self.hub = Hub(self._snapshot)
@@ -86,8 +88,32 @@ class LiveRun(Watcher):
             with self.hub.lock:
                 for point in self.curve.add(dict(line)):
                     self.hub.publish("point", _point(point) | {"cost": self.curve.cost})
+        elif name == "faults":
+            self._fault(line)
         elif name == "links":
             self._closing.setdefault(line["source"], {})[line["target"]] = line["bytes"]["total"]
+
+    def _fault(self, line: Mapping[str, Any]) -> None:
+        """A fault has come to hold on a target, or has ceased to, or could not be applied."""
+        event, fault, state = (str(line[key]) for key in ("event", "fault", "state"))
+        with self.hub.lock:
+            held = self.faults.setdefault(self._known(event, fault), set())
+            key = f"{event} {line['target']} {line.get('occurrence')}"
+            (held.add if state == "active" else held.discard)(key)
+        target = str(line["target"])
+        self._event(
+            {
+                "time_s": line["time_s"],
+                "node": int(target) if target.isdecimal() else None,
+                "event": f"fault {state}",
+                "text": " ".join([event, f"({fault})", *([] if target.isdecimal() else [target])]),
+            }
+        )
+
+    def _known(self, event: str, fault: str) -> tuple[str, str]:
+        """The labels of a fault: so many are told apart, the rest are 'other'."""
+        known = (event, fault) in self.faults or len(self.faults) < _MAX_NAMES
+        return (event, fault) if known else ("other", "other")
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """The run has come to its result."""

@@ -77,6 +77,14 @@ class RunMetrics(Collector):
         for name, count in dict(live.happened).items():
             events.add_metric([name], count)
         yield events
+        faults = GaugeMetricFamily(
+            "tidings_fault_active",
+            "Targets on which a fault holds now, by event of the experiment file.",
+            labels=["event", "fault"],
+        )
+        for labels, held in dict(live.faults).items():
+            faults.add_metric(labels, len(held))
+        yield faults
         yield from self._curve()
         yield _gauge("tidings_live_clients", "Browsers that watch.", live.hub.clients)
         yield CounterMetricFamily(

@@ -11,6 +11,8 @@ Row = Mapping[str, Any]
 #: faults while which a node's process is not there, or is away on purpose
 DOWN = ("node.crash", "node.churn")
 LEFT = ("node.leave",)
+#: faults that are over as soon as they have happened
+INSTANT = ("mark", "link.reset")
 #: faults that let nothing pass over a link
 CUTS = ("net.partition", "link.cut")
 

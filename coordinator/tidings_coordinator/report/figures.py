@@ -60,6 +60,15 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Shade:
+    """A stretch of x over which something held; a line where it has no length."""
+
+    start: float
+    end: float
+    series: int
+
+
+@dataclass(frozen=True)
 class Target:
     """A value to reach, and the points (x, y, series) where lines reach it."""
 
@@ -77,6 +86,7 @@ def panel(
     rounds_label: str = "rounds",
     scale: Scale = "auto",
     target: Target | None = None,
+    shades: Sequence[Shade] = (),
 ) -> str | None:
     """The lines over one cost, as an <svg> element; None where there is nothing to draw.
 
@@ -99,6 +109,8 @@ def panel(
         factor, unit = _unit(lines, cost)
         _bounds(axes, lines, factor, scale, target)
         _frame(axes, rounds_label if cost == "rounds" else unit, scale == "percent")
+        for shade in shades:
+            _draw_shade(axes, shade, factor)
         if target is not None:
             _draw_target(axes, target, factor)
         for line in reversed(lines):
@@ -197,6 +209,14 @@ def _draw_line(axes: Axes, line: Line, factor: float) -> None:
     finite = np.isfinite(line.y)
     if finite.sum() == 1:
         axes.plot(x[finite], line.y[finite], "o", color=color, markersize=4.5)
+
+
+def _draw_shade(axes: Axes, shade: Shade, factor: float) -> None:
+    color, low, high = palette.series(shade.series), shade.start / factor, shade.end / factor
+    if high > low:
+        axes.axvspan(low, high, color=color, alpha=0.16, linewidth=0, zorder=0.4)
+    # its edge, so that what is short can be seen
+    axes.axvline(low, color=color, alpha=0.7, linewidth=0.8, zorder=0.5)
 
 
 def _draw_target(axes: Axes, target: Target, factor: float) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from tidings_coordinator.records.directory import write_whole
 from tidings_coordinator.records.reading import KINDS, Run, metric_order, read
 from tidings_coordinator.records.series import Goal
-from tidings_coordinator.report import costs, drawing, header, sections, wording
+from tidings_coordinator.report import costs, drawing, faults, header, palette, sections, wording
 from tidings_coordinator.report.figures import Line, Target, finite, panel
 from tidings_coordinator.report.render import render
 
@@ -57,6 +57,9 @@ def write_report(directory: Path, out: Path | None = None) -> Path:
         figures=header.key_figures(run),
         curves=_curves(run),
         consensus=_consensus(run),
+        checks=faults.check_table(run),
+        faults=faults.fault_table(run),
+        fault_colors={e: palette.series_name(n) for e, n in faults.colors(run).items()},
         network=_network(run),
         facts=_facts(run),
         shares=sections.byte_shares(run),
@@ -106,6 +109,7 @@ def _curve(run: Run, name: str) -> Curves:
             rounds_label=costs.rounds_label(run.synchronous),
             scale="percent" if name == "accuracy" else "auto",
             target=_target(run, name, cost),
+            shades=faults.shades(run, cost),
         )
         panels += [drawn] if drawn else []
     notes = []
@@ -149,7 +153,14 @@ def _consensus(run: Run) -> Curves:
     for cost in costs.COSTS:
         line = Line(finite(costs.along(run.points, cost)), values)
         label = costs.rounds_label(run.synchronous)
-        drawn = panel([line], cost, "consensus distance", rounds_label=label, scale="log")
+        drawn = panel(
+            [line],
+            cost,
+            "consensus distance",
+            rounds_label=label,
+            scale="log",
+            shades=faults.shades(run, cost),
+        )
         panels += [drawn] if drawn else []
     return Curves(title, words, panels, [])
 
