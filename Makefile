@@ -48,6 +48,7 @@ protos: $(VENV)/lint.stamp
 reference: $(VENV)/demo.stamp
 	$(BIN)/python -m tidings_coordinator.experiment.schema > docs/experiment.schema.json
 	$(BIN)/python -m tidings_coordinator.reference
+	$(BIN)/python -m tidings_coordinator.reproducing.page > docs/reproductions.md
 	$(BIN)/python deploy/grafana/dashboards.py
 
 $(BIN)/python:

@@ -152,8 +152,10 @@ def _settings(overrides: Sequence[str] | None, launcher: str | None) -> list[str
     return [*([] if launcher is None else [f"launcher={launcher}"]), *(overrides or ())]
 
 
-def run_one(experiment: Experiment, file: Path, out: Path | None, quiet: bool) -> Outcome:
-    """Run an experiment to its end, show it and write its report."""
+def run_one(
+    experiment: Experiment, file: Path, out: Path | None, quiet: bool, report: bool = True
+) -> Outcome:
+    """Run an experiment to its end, show it and write its report, where that is wanted."""
     show = watcher(quiet)
     path = out or default_directory(experiment, RUNS)
     try:
@@ -162,7 +164,8 @@ def run_one(experiment: Experiment, file: Path, out: Path | None, quiet: bool) -
     finally:
         show.close()
     _summary(outcome)
-    _write_report(outcome.directory)
+    if report:
+        _write_report(outcome.directory)
     return outcome
 
 
@@ -234,6 +237,33 @@ def sweep(
     )
     _write_comparison(runs, directory)
     raise typer.Exit(worst)
+
+
+@app.command()
+@_reported
+def reproduce(
+    name: Annotated[str, typer.Argument(help="the reproduction, a folder of reproductions/")] = "",
+    launcher: LauncherName = None,
+    out: Out = None,
+    root: Annotated[Path, typer.Option("--root", help="where they are")] = Path("reproductions"),
+    listed: Annotated[bool, typer.Option("--list", help="only say which there are")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show a published claim: make its runs, print claim, measurement and verdict.
+
+    Writes measured.json and figure.svg beside the claim; exit code 1 where it was not reproduced.
+    """
+    from tidings_coordinator.reproducing import carrying_out
+
+    if listed or not name:
+        for known in carrying_out.names(root):
+            print(f"{known:32}{carrying_out.declared(root, known).title}")
+        return
+    found = carrying_out.reproduce(
+        root, name, launcher, out, lambda e, f, o: run_one(e, f, o, quiet, report=False)
+    )
+    print(carrying_out.summary(carrying_out.declared(root, name), found))
+    raise typer.Exit(0 if found.reproduced else 1)
 
 
 @app.command()

@@ -127,7 +127,7 @@ class Registry(Generic[T]):
             path = resolve_path(file)
         except ValueError as error:
             raise UnknownKind(str(error)) from error
-        module = _import_file(Path(path))
+        module = import_file(Path(path))
         member = getattr(module, class_name, None)
         if not inspect.isclass(member):
             classes = [name for name, value in vars(module).items() if inspect.isclass(value)]
@@ -137,7 +137,8 @@ class Registry(Generic[T]):
         return found
 
 
-def _import_file(path: Path) -> types.ModuleType:
+def import_file(path: Path) -> types.ModuleType:
+    """The module in a file that belongs to no package; UnknownKind where it does not import."""
     name = "tidings_user_" + hashlib.sha256(str(path).encode()).hexdigest()[:16]
     if name in sys.modules:
         return sys.modules[name]

@@ -36,6 +36,18 @@ SYNCHRONOUS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "choco qsgd": ("ring", {"kind": "choco_sgd", "lr": 0.05, "gamma": 0.1, "compressor": "qsgd"}),
     "choco sign": ("ring", {"kind": "choco_sgd", "lr": 0.05, "gamma": 0.1, "compressor": "sign"}),
+    "ec": ("star", {"kind": "ec", "lr": 0.05}),
+    "d_ec": ("star", {"kind": "d_ec", "lr": 0.05, "compressor": "sign"}),
+    "econtrol": ("star", {"kind": "econtrol", "lr": 0.05, "eta": 0.05}),
+    "ef21": (
+        "star",
+        {
+            "kind": "ef21",
+            "lr": 0.05,
+            "participation": "60%",
+            "compressor": {"kind": "contraction", "of": "qsgd"},
+        },
+    ),
     "fed_avg": ("star", {"kind": "fed_avg", "lr": 0.05, "participation": "60%"}),
     "time-varying": ("one_peer_exponential", {"kind": "d_psgd", "lr": 0.05}),
 }

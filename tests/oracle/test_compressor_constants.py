@@ -10,6 +10,7 @@ import torch
 
 from tidings.api import Compressor
 from tidings.compressors.bitpacking import expected_index_bits, pack_indices, rice_parameter
+from tidings.compressors.contraction import Contraction
 from tidings.compressors.identity import Identity
 from tidings.compressors.qsgd import QSGD
 from tidings.compressors.rand_k import RandK
@@ -61,6 +62,8 @@ def relative_errors(compressor: Compressor, vector: torch.Tensor, draws: int) ->
         QSGD(15),
         QSGD(127),
         Sign(),
+        Contraction(QSGD(1)),
+        Contraction(RandK(Ratio(0.1), scaled=True)),
     ],
     ids=str,
 )

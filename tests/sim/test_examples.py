@@ -18,6 +18,7 @@ SHORT: dict[str, tuple[list[str], float]] = {
     "asynchronous-straggler": (["stop.time=5s"], 0.65),
     "byzantine-regular": (["stop.rounds=50"], 0.8),
     "compressed-ring": (["stop.rounds=40"], 0.4),
+    "error-feedback-star": (["stop.rounds=30"], 0.75),
     "dadao-ring": ([], 69.83),
     "federated-asynchronous": (["stop.time=4s"], 0.75),
     "federated-star": (["stop.rounds=10"], 0.8),

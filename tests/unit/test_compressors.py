@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidings.api import Compressor, Packed, compressors
+from tidings.compressors.contraction import Contraction
 from tidings.compressors.identity import Identity
 from tidings.compressors.qsgd import QSGD
 from tidings.compressors.rand_k import RandK
@@ -36,6 +37,8 @@ ALL: list[Compressor] = [
     QSGD(15),
     QSGD(1000),
     Sign(),
+    Contraction(QSGD(15)),
+    Contraction(RandK(TEN, scaled=True)),
 ]
 DIMS = (1, 2, 7, 8, 9, 64, 1001)
 
@@ -102,12 +105,19 @@ def plain_qsgd(c: QSGD, v: list[float], packed: Packed, seed: int) -> list[float
     return [math.copysign(norm * (level / c.levels), x) for level, x in zip(levels, v, strict=True)]
 
 
+def plain_contraction(c: Contraction, v: list[float], packed: Packed, seed: int) -> list[float]:
+    omega = c.of.omega(len(v))
+    assert omega is not None
+    return [x / (1 + omega) for x in PLAIN[c.of.kind](c.of, v, packed, seed)]
+
+
 PLAIN: dict[str, Callable[..., list[float]]] = {
     "identity": lambda c, v, packed, seed: v,
     "top_k": plain_top_k,
     "rand_k": plain_rand_k,
     "sign": plain_sign,
     "qsgd": plain_qsgd,
+    "contraction": plain_contraction,
 }
 
 
@@ -321,6 +331,7 @@ def test_all_are_found_by_name_and_keep_their_parameters() -> None:
     [
         {"kind": "top_k", "ratio": "0%"},
         {"kind": "rand_k", "ratio": 0},
+        {"kind": "contraction", "of": "top_k"},
         {"kind": "qsgd", "levels": 0},
         {"kind": "qsgd", "levels": 2**15},
     ],

@@ -69,6 +69,14 @@ class Shade:
 
 
 @dataclass(frozen=True)
+class Axis:
+    """A horizontal axis that is no cost."""
+
+    label: str
+    log: bool = False
+
+
+@dataclass(frozen=True)
 class Target:
     """A value to reach, and the points (x, y, series) where lines reach it."""
 
@@ -80,7 +88,7 @@ class Target:
 
 def panel(
     lines: Sequence[Line],
-    cost: Cost,
+    cost: Cost | Axis,
     title: str,
     *,
     rounds_label: str = "rounds",
@@ -90,8 +98,8 @@ def panel(
 ) -> str | None:
     """The lines over one cost, as an <svg> element; None where there is nothing to draw.
 
-    x is in bytes, seconds or rounds. Values that are not finite leave gaps, and so do values that
-    are not positive on a logarithmic axis.
+    x is in bytes, seconds or rounds, or in what the axis says. Values that are not finite leave
+    gaps, and so do values that are not positive on a logarithmic axis.
     """
     values = np.concatenate([line.y for line in lines]) if lines else np.empty(0)
     if not np.isfinite(values).any():
@@ -102,12 +110,15 @@ def panel(
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtra("the report", "report") from None
-    with matplotlib.rc_context(_RC | {"svg.hashsalt": f"{title} {cost}"}):
+    name = cost.label if isinstance(cost, Axis) else cost
+    with matplotlib.rc_context(_RC | {"svg.hashsalt": f"{title} {name}"}):
         figure = Figure(figsize=(_WIDTH / 72, _HEIGHT / 72), dpi=72)
         FigureCanvasSVG(figure)
         axes = figure.add_axes(_BOX)
         factor, unit = _unit(lines, cost)
         _bounds(axes, lines, factor, scale, target)
+        if isinstance(cost, Axis) and cost.log:
+            _logarithmic(axes, lines)
         _frame(axes, rounds_label if cost == "rounds" else unit, scale == "percent")
         for shade in shades:
             _draw_shade(axes, shade, factor)
@@ -118,11 +129,13 @@ def panel(
         drawn = io.StringIO()
         no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(drawn, format="svg", metadata=no_metadata, transparent=True)
-    return _inline(drawn.getvalue(), f"{title} over {cost}")
+    return _inline(drawn.getvalue(), f"{title} over {name}")
 
 
-def _unit(lines: Sequence[Line], cost: Cost) -> tuple[float, str]:
+def _unit(lines: Sequence[Line], cost: Cost | Axis) -> tuple[float, str]:
     """What to divide x by, and the axis label."""
+    if isinstance(cost, Axis):
+        return 1.0, cost.label
     largest = max((float(line.x.max()) for line in lines if len(line.x)), default=0.0)
     if cost == "bytes":
         factor, unit = next((u for u in _BYTES if largest >= u[0]), _BYTES[-1])
@@ -161,19 +174,27 @@ def _bounds(
     axes.set_ylim(low - pad, high + pad)
 
 
+def _logarithmic(axes: Axes, lines: Sequence[Line]) -> None:
+    """A logarithmic x, with the points of the lines (few, of a sweep) marked."""
+    x = np.concatenate([line.x for line in lines])
+    stretch = (float(x.max()) / float(x.min())) ** _ROOM
+    axes.set_xscale("log")
+    axes.set_xlim(float(x.min()) / stretch, float(x.max()) * stretch)
+    for line in lines:
+        axes.plot(line.x, line.y, "o", color=palette.series(line.series), markersize=4.5)
+
+
 def _frame(axes: Axes, label: str, as_percent: bool) -> None:
     from matplotlib import ticker
 
     axes.set_xlabel(label, labelpad=4)
-    axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=label.startswith("rounds")))
-    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: _tick(x)))
+    if axes.get_xscale() == "log":
+        _log_ticks(axes.xaxis, axes.get_xlim())
+    else:
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=label.startswith("rounds")))
+        axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: _tick(x)))
     if axes.get_yscale() == "log":
-        low, high = axes.get_ylim()
-        narrow = high / low < 200
-        subs = (1.0, 2.0, 5.0) if narrow else (1.0,)
-        axes.yaxis.set_major_locator(ticker.LogLocator(10, subs=subs, numticks=6))
-        axes.yaxis.set_minor_locator(ticker.NullLocator())
-        axes.yaxis.set_major_formatter(ticker.FuncFormatter(lambda y, _: _log_tick(y)))
+        _log_ticks(axes.yaxis, axes.get_ylim())
     else:
         axes.yaxis.set_major_locator(ticker.MaxNLocator(5))
         if as_percent:
@@ -186,6 +207,15 @@ def _frame(axes: Axes, label: str, as_percent: bool) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(palette.MUTED)
     axes.spines["bottom"].set_linewidth(0.8)
+
+
+def _log_ticks(axis: Any, limits: tuple[float, float]) -> None:
+    from matplotlib import ticker
+
+    subs = (1.0, 2.0, 5.0) if limits[1] / limits[0] < 200 else (1.0,)
+    axis.set_major_locator(ticker.LogLocator(10, subs=subs, numticks=6))
+    axis.set_minor_locator(ticker.NullLocator())
+    axis.set_major_formatter(ticker.FuncFormatter(lambda value, _: _log_tick(value)))
 
 
 def _tick(value: float) -> str:

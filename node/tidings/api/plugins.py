@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -200,6 +201,26 @@ class Constants:
     optimum_value: float
 
 
+@dataclass(frozen=True)
+class Smoothness:
+    """Lipschitz constants of gradients, for step sizes by theory."""
+
+    #: L_i of every node's local objective, in node order
+    local: tuple[float, ...]
+    #: L_f of the average objective
+    average: float
+
+    @property
+    def arithmetic_mean(self) -> float:
+        """(1/n) sum_i L_i."""
+        return sum(self.local) / len(self.local)
+
+    @property
+    def quadratic_mean(self) -> float:
+        """sqrt((1/n) sum_i L_i^2), at least the arithmetic mean and at most sqrt(n) times it."""
+        return math.sqrt(sum(constant**2 for constant in self.local) / len(self.local))
+
+
 class LocalProblem:
     """One node's share of a problem."""
 
@@ -213,6 +234,11 @@ class LocalProblem:
     @property
     def constants(self) -> Constants | None:
         """Its constants, where the problem is strongly convex and they are known."""
+        return None
+
+    @property
+    def smoothness(self) -> Smoothness | None:
+        """The smoothness constants of all nodes' objectives, where they are known."""
         return None
 
     @abstractmethod

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from tidings.api import Constants, LocalProblem, Problem, problems
+from tidings.api import Constants, LocalProblem, Problem, Smoothness, problems
 from tidings.problems.batches import Batches, Sampling, check_batch_size
 from tidings.problems.seeding import generator
 
@@ -68,6 +68,11 @@ class LocalLeastSquares(LocalProblem):
     def constants(self) -> Constants | None:
         """Computed when first asked for; None where the average is not strongly convex."""
         return _constants(*self._whole)
+
+    @property
+    def smoothness(self) -> Smoothness:
+        """The largest eigenvalue of every node's Hessian, and of the average one."""
+        return _smoothness(*self._whole)
 
     def initial(self) -> torch.Tensor:
         """The origin."""
@@ -138,13 +143,19 @@ def _constants(problem: LeastSquares, nodes: int, seed: int) -> Constants | None
     average = _average(problem, nodes, seed)
     if nodes * problem.samples < problem.dim:
         return None
-    smoothness = 0.0
+    largest = max(_smoothness(problem, nodes, seed).local)
+    mu = float(torch.linalg.eigvalsh(average.hessian)[0])
+    return Constants(mu, largest, average.minimizer.float(), average.value)
+
+
+@functools.lru_cache(maxsize=4)
+def _smoothness(problem: LeastSquares, nodes: int, seed: int) -> Smoothness:
+    local = []
     for node in range(nodes):
         features, _ = _rows(problem, node, seed)
-        norm = float(torch.linalg.matrix_norm(features, ord=2))
-        smoothness = max(smoothness, norm**2 / problem.samples)
-    mu = float(torch.linalg.eigvalsh(average.hessian)[0])
-    return Constants(mu, smoothness, average.minimizer.float(), average.value)
+        local.append(float(torch.linalg.matrix_norm(features, ord=2)) ** 2 / problem.samples)
+    average = float(torch.linalg.eigvalsh(_average(problem, nodes, seed).hessian)[-1])
+    return Smoothness(tuple(local), average)
 
 
 def _rows(problem: LeastSquares, node: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from tidings.api import Constants, LocalProblem, Problem, problems
+from tidings.api import Constants, LocalProblem, Problem, Smoothness, problems
 from tidings.problems.seeding import generator
 
 
@@ -57,6 +57,7 @@ class LocalQuadratic(LocalProblem):
         self.dim = problem.dim
         self.samples = 1
         self._noise = problem.noise
+        self._nodes, self._constant = nodes, problem.smoothness
         self._rotation = _rotation(problem, seed)
         self._average = _average(problem, nodes, seed)
         self._eigenvalues, self._center = _diagonal(problem, node, seed)
@@ -65,6 +66,11 @@ class LocalQuadratic(LocalProblem):
     def constants(self) -> Constants:
         """mu and L as asked for, and the exact optimum."""
         return self._average.constants
+
+    @property
+    def smoothness(self) -> Smoothness:
+        """L as asked for, of every f_i and of the average."""
+        return Smoothness((self._constant,) * self._nodes, self._constant)
 
     def initial(self) -> torch.Tensor:
         """The origin."""

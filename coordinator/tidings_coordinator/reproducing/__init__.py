@@ -1,0 +1,34 @@
+"""Published claims, each with the runs that show it: what ``reproductions/NAME/claim.py`` uses."""
+
+from tidings_coordinator.reproducing.declaration import (
+    Check,
+    Panel,
+    Reproduction,
+    Row,
+    Runs,
+    Variant,
+)
+from tidings_coordinator.reproducing.drawing import curves, points
+from tidings_coordinator.reproducing.reading import (
+    best,
+    cell,
+    costs_to,
+    final,
+    value,
+)
+
+__all__ = [
+    "Check",
+    "Panel",
+    "Reproduction",
+    "Row",
+    "Runs",
+    "Variant",
+    "best",
+    "cell",
+    "costs_to",
+    "curves",
+    "final",
+    "points",
+    "value",
+]
