@@ -108,7 +108,8 @@ def plain_qsgd(c: QSGD, v: list[float], packed: Packed, seed: int) -> list[float
 def plain_contraction(c: Contraction, v: list[float], packed: Packed, seed: int) -> list[float]:
     omega = c.of.omega(len(v))
     assert omega is not None
-    return [x / (1 + omega) for x in PLAIN[c.of.kind](c.of, v, packed, seed)]
+    arrived = torch.tensor(PLAIN[c.of.kind](c.of, v, packed, seed), dtype=torch.float32)
+    return (arrived / (1 + omega)).tolist()
 
 
 PLAIN: dict[str, Callable[..., list[float]]] = {
