@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import math
 
+from tidings.errors import ConfigError
 from tidings.links.shape import LinkShape
 from tidings.units import Duration, Rate
 from tidings_coordinator.control.fidelity import classes
 from tidings_coordinator.experiment.dump import dump
-from tidings_coordinator.experiment.model import Experiment
-from tidings_coordinator.planning import RunPlan, plan, predicted_round_bytes
+from tidings_coordinator.planning import RunPlan, predicted_round_bytes
 from tidings_coordinator.terminal import size_text
 from tidings_coordinator.topology.describe import describe as describe_graph
 
 
-def describe(experiment: Experiment) -> str:
+def refuse(run: RunPlan) -> None:
+    """UserError, with file, line and key, for what keeps the run from starting on this machine."""
+    experiment = run.experiment
+    try:
+        experiment.launcher.check(run)
+    except ConfigError as error:
+        raise experiment.mistake(error) from error
+
+
+def describe(run: RunPlan) -> str:
     """The resolved file, the graph, the links, and the traffic that is to be expected."""
-    run = plan(experiment, "check")
+    experiment = run.experiment
     dim = run.parts.codec.dim
     lines = [dump(experiment).rstrip(), "", "# graph", str(describe_graph(run.schedule))]
     lines += ["", "# links", *_links(run), "", "# model and traffic"]

@@ -22,6 +22,7 @@ from tidings.errors import MissingExtra, TidingsError, UserError
 from tidings_coordinator.experiment.load import load
 from tidings_coordinator.experiment.model import Experiment
 from tidings_coordinator.judging import told
+from tidings_coordinator.planning import plan
 from tidings_coordinator.running import Outcome, default_directory, run_experiment
 from tidings_coordinator.terminal import size_text, watcher
 
@@ -208,10 +209,15 @@ def _write_report(directory: Path) -> None:
 @app.command()
 @_reported
 def check(file: File, overrides: Overrides = None, launcher: LauncherName = None) -> None:
-    """Validate an experiment and print what it resolves to; start nothing."""
-    from tidings_coordinator.checking import describe
+    """Validate an experiment and print what it resolves to; start nothing.
 
-    print(describe(load(file, _settings(overrides, launcher))))
+    Refuses what 'run' would refuse: what the launcher cannot do, and what this machine lacks.
+    """
+    from tidings_coordinator.checking import describe, refuse
+
+    run = plan(load(file, _settings(overrides, launcher)), "check")
+    print(describe(run), flush=True)
+    refuse(run)
 
 
 @app.command()

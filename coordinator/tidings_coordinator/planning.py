@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,14 +24,18 @@ from tidings.runtime.plan import (
 from tidings.units import Duration
 from tidings_coordinator.experiment.model import Experiment
 from tidings_coordinator.experiment.selectors import selects
-from tidings_coordinator.launchers.base import launchers
+from tidings_coordinator.launchers import demands
 from tidings_coordinator.topology.graph import Schedule
 
 #: how long a chunk occupies its line: long enough for timers, short enough for fair sharing
 _CHUNK_S, _SHARED_CHUNK_S = 0.02, 0.005
 _MIN_CHUNK_BYTES, _MAX_CHUNK_BYTES = 16 << 10, 256 << 10
 #: over MPI a whole message, for what is cut there must be put together again
-_UNSHAPED_CHUNK_BYTES: dict[TransportKind, int] = {"grpc": 1 << 20, "mpi": 64 << 20}
+_UNSHAPED_CHUNK_BYTES: dict[TransportKind, int] = {
+    "memory": 1 << 20,
+    "grpc": 1 << 20,
+    "mpi": 64 << 20,
+}
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,23 @@ class RunPlan:
         """Node 0's protocol, problem and codec, for predictions."""
         return Parts.of(self.nodes[0])
 
+    def check_links(self, check: Callable[[LinkShape], None]) -> None:
+        """Try every link; what ``check`` raises gets the place where the file says it."""
+        network = self.experiment.network
+        for (source, target), shape in self.links.items():
+            try:
+                check(shape)
+            except ConfigError as error:
+                raise ConfigError(
+                    error.message, ("network", *network.place(str(error.path[0]), source, target))
+                ) from error
+
+    def check_kernel_here(self) -> None:
+        """ConfigError where this machine's kernel is to impose the links and cannot; needs root."""
+        if self.experiment.network.enforce == "kernel":
+            kernel.check_programs()
+            self.check_links(kernel.check_here)
+
 
 def plan(experiment: Experiment, run: str) -> RunPlan:
     """Resolve an experiment; UserError for what cannot work, with file, line and key."""
@@ -98,7 +119,9 @@ def _plan(experiment: Experiment, run: str) -> RunPlan:
     plans = tuple(_node_plan(experiment, run, schedule, roles[node], node) for node in range(nodes))
     planned = RunPlan(run, experiment, schedule, roles, topology.layout(union), plans)
     _check_problem(planned)
-    _check_enforcement(planned)
+    demands.check(experiment)
+    if experiment.network.enforce == "kernel":
+        planned.check_links(kernel.check)
     return planned
 
 
@@ -112,21 +135,6 @@ def _check_problem(run: RunPlan) -> None:
         run.experiment.protocol.check_problem(problem)
     except ValueError as error:
         raise ConfigError(str(error), ("protocol",)) from error
-
-
-def _check_enforcement(run: RunPlan) -> None:
-    """Whether the launcher can have the links imposed as asked."""
-    launcher, enforce = run.experiment.launcher, run.experiment.network.enforce
-    if enforce not in launcher.enforces:
-        able = [name for name in launchers if enforce in launchers.get(name).enforces]
-        raise ConfigError(
-            f"the launcher '{launcher.kind}' does not offer '{enforce}' "
-            f"(it offers: {', '.join(launcher.enforces)}; "
-            f"launchers that offer '{enforce}': {', '.join(able)})",
-            ("network", "enforce"),
-        )
-    if enforce == "kernel":
-        kernel.check(list(run.links.values()))
 
 
 def _check(experiment: Experiment, schedule: Schedule, roles: tuple[str, ...]) -> None:
@@ -167,7 +175,7 @@ def _node_plan(
     network, stop = experiment.network, experiment.stop
     links = {j: network.shape(node, j) for j in schedule.union.out_neighbors(node)}
     nic = network.nic_of(node)
-    transport = experiment.launcher.transport
+    transport = experiment.launcher.can.transport
     every = experiment.evaluate.every
     timed = isinstance(every, Duration)
     return NodePlan(

@@ -31,6 +31,7 @@ from tidings_coordinator.experiment.families import FAMILIES
 from tidings_coordinator.experiment.listing import Parameter, described, listing
 from tidings_coordinator.experiment.model import Experiment
 from tidings_coordinator.experiment.section import Section, Words
+from tidings_coordinator.launchers_reference import capability_table
 from tidings_coordinator.markdown import code, markdown, table
 from tidings_coordinator.metrics_reference import metric_tables
 from tidings_coordinator.records import directory, result
@@ -67,6 +68,8 @@ def _family(family: str) -> str:
     base = FAMILIES[family]
     own = f"`path/to/file.py:Class` stands for a {base.registry.singular} of your own"
     intro = [markdown(base.__doc__ or ""), f"As `tidings list {family}` shows them; {own}."]
+    if family == "launchers":
+        intro.append(capability_table())
     members = [_member(base, member["name"], member["parameters"]) for member in listing(family)]
     return _page(family.replace("_", " ").capitalize(), *intro, *members)
 

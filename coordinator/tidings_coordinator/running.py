@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import signal
 import time
 import uuid
@@ -16,22 +15,21 @@ from typing import Any
 
 import torch
 
-from tidings.errors import RecordError, RunError, UserError
+from tidings.errors import ConfigError, RecordError, RunError
 from tidings.runtime.node import RuntimeNode
 from tidings.runtime.simulation import Observer, Simulated, simulate
 from tidings.v1 import records_pb2 as records
 from tidings_coordinator.control import fidelity
 from tidings_coordinator.control.conductor import Conductor
-from tidings_coordinator.control.entrance import uses_tls
 from tidings_coordinator.control.stopping import StopRule
 from tidings_coordinator.control.watch import NodeView, RunView, Watcher, Watchers
-from tidings_coordinator.experiment.dump import dump
 from tidings_coordinator.experiment.model import Experiment
 from tidings_coordinator.monitoring.server import Monitor
 from tidings_coordinator.planning import RunPlan, plan
-from tidings_coordinator.records.directory import RunDirectory, environment, read_json
+from tidings_coordinator.records.directory import RunDirectory
+from tidings_coordinator.records.keeping import Commission, finish, kept
 from tidings_coordinator.records.reading import read
-from tidings_coordinator.records.result import Ending, Verdict, exit_code, result
+from tidings_coordinator.records.result import Ending, Verdict, exit_code
 from tidings_coordinator.report.header import one_line
 
 #: wall seconds between two looks at a simulated run
@@ -76,35 +74,20 @@ def run_experiment(
     the result.
     """
     run = plan(experiment, run_id or f"{experiment.name}-{uuid.uuid4().hex[:8]}")
-    kernel = experiment.network.enforce == "kernel"
-    experiment.launcher.check_machine(list(run.links.values()) if kernel else None)
-    experiment.launcher.check(experiment.nodes)
-    delegate = experiment.launcher.delegate()
-    if delegate is not None:
-        return Outcome(*delegate(run, path, watcher))
+    conduct = experiment.launcher.delegate() or _run
     try:
-        return _run(run, source, path, watcher, base)
-    except UserError:
-        # nothing has been started, so there is nothing to keep
-        if read_json(path, "graph.json") is not None and read_json(path, "result.json") is None:
-            shutil.rmtree(path)
-        raise
+        experiment.launcher.check(run)
+        return Outcome(*conduct(Commission(run, source, base, path, watcher)))
+    except ConfigError as error:
+        raise experiment.mistake(error) from error
 
 
-def _run(run: RunPlan, source: str, path: Path, watcher: Watcher, base: Path) -> Outcome:
+def _run(commission: Commission) -> tuple[Path, dict[str, Any]]:
+    """Conduct a run from here."""
+    run, watcher = commission.run, commission.watcher
     experiment = run.experiment
-    with RunDirectory.create(path) as directory:
-        directory.write("experiment.yaml", source)
-        directory.write("resolved.yaml", dump(experiment))
-        protection = {"tls": uses_tls(experiment)}
-        directory.write_json("environment.json", environment(base) | {"security": protection})
-        directory.write_json("graph.json", _graph(run))
-        if experiment.launcher.remote:
-            ended = experiment.launcher.carry_out(run, directory, watcher)
-            if ended is None:
-                return Outcome(path, read_json(path, "result.json") or {})
-            return _finish(run, ended, directory, watcher)
-        monitor = Monitor(run, one_line(read(path)))
+    with kept(commission) as directory:
+        monitor = Monitor(run, one_line(read(directory.path)))
         began = time.monotonic()
         try:
             _open(monitor, run, directory, watcher)
@@ -113,29 +96,12 @@ def _run(run: RunPlan, source: str, path: Path, watcher: Watcher, base: Path) ->
                 ending = _simulate(run, directory, watcher, began)
             else:
                 ending = asyncio.run(_conduct(run, directory, watcher, monitor, began))
-            outcome = _finish(run, ending, directory, watcher)
+            found = finish(run, ending, directory, watcher)
             if experiment.monitor.serve:
-                monitor.finish(outcome.result)
+                monitor.finish(found)
         finally:
             monitor.close()
-        return outcome
-
-
-def _finish(run: RunPlan, ending: Ending, directory: RunDirectory, watcher: Watcher) -> Outcome:
-    """Write down what the run came to."""
-    _keep(directory, "fidelity.json", ending.fidelity, watcher)
-    # all records are there now, and what the run came to is what they say
-    found = result(run, ending, directory.path)
-    _keep(directory, "result.json", found, watcher)
-    return Outcome(directory.path, found)
-
-
-def _keep(directory: RunDirectory, name: str, data: object, watcher: Watcher) -> None:
-    try:
-        directory.write_json(name, data)
-    except RecordError as error:
-        # most likely the reason why the run failed in the first place
-        watcher.say(str(error))
+        return directory.path, found
 
 
 def _open(monitor: Monitor, run: RunPlan, directory: RunDirectory, watcher: Watcher) -> None:
@@ -148,23 +114,6 @@ def _open(monitor: Monitor, run: RunPlan, directory: RunDirectory, watcher: Watc
     directory.event("discovery", 0.0, url=f"{url}/sd", page=f"{url}/" if asked.page else None)
     if asked.page:
         watcher.say(f"live page: {url}/")
-
-
-def _graph(run: RunPlan) -> dict[str, object]:
-    schedule = run.schedule
-    return {
-        "nodes": len(run.nodes),
-        "directed": schedule.union.directed,
-        "synchronous": run.experiment.protocol.synchronous,
-        "evaluated_by_time": run.evaluated_by_time,
-        "roles": list(run.roles),
-        "byzantine": list(run.byzantine),
-        "layout": [[round(float(x), 4), round(float(y), 4)] for x, y in run.layout],
-        "arcs": sorted(schedule.union.arcs),
-        "phases": len(schedule.phases),
-        "rounds_per_phase": schedule.every,
-        "spectral_gap": schedule.facts().spectral_gap,
-    }
 
 
 # -- real nodes ------------------------------------------------------------------------------------

@@ -64,6 +64,7 @@ def test_sixty_four_nodes_agree_with_the_simulator_bit_for_bit(file: Path, tmp_p
     assert real["weights_sha256"] == simulated["weights_sha256"]
     assert len(set(real["weights_sha256"])) == 64
     assert real["bytes"] == simulated["bytes"]
+    assert real["security"]["tls"] is True
     assert parts(real["run_id"]) == set()
 
 
@@ -135,7 +136,10 @@ def test_what_the_kernel_or_the_launcher_cannot_do_is_refused(file: Path, tmp_pa
     out = ["--out", str(tmp_path / "run")]
     done = tidings("run", str(file), *out, *KERNEL)
     assert done.returncode == 2
-    assert "network.enforce=kernel: the launcher 'local' does not offer 'kernel'" in done.stderr
+    assert (
+        "network.enforce=kernel: the launcher 'local' cannot have the kernel impose the links"
+        in done.stderr
+    )
     assert "netns" in done.stderr
     jitter = [*KERNEL, "--set", "network.jitter=1ms", "--set", "network.jitter_kind=exponential"]
     done = tidings("check", str(file), "--launcher", "netns", *jitter)
@@ -155,7 +159,7 @@ def test_delay_is_imposed_where_the_kernel_can_and_refused_where_not(
         assert abs(measured(out)[0]["delay_error_s"]) < 0.002
     else:
         assert done.returncode == 2
-        assert "network.delay: this machine's kernel has no sch_netem" in done.stderr
+        assert "network.delay=20ms: this machine's kernel has no sch_netem" in done.stderr
         assert not out.exists()
 
 

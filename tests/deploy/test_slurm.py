@@ -51,6 +51,8 @@ def test_from_outside_it_submits_follows_and_agrees_with_the_simulator(
     assert "run completed" in done.stdout
     assert tidings("simulate", str(file), "--out", str(tmp_path / "sim")).returncode == 0
     assert result(out)["weights_sha256"] == result(tmp_path / "sim")["weights_sha256"]
+    # two machines, by their names
+    assert result(out)["security"]["tls"] is True
 
 
 def test_more_nodes_than_tasks_is_an_error_up_front(

@@ -163,14 +163,16 @@ def test_an_occupied_port_is_refused_before_anything_starts(file: Path, tmp_path
     assert not out.exists()
 
 
-def test_a_run_directory_is_never_written_over(file: Path, tmp_path: Path) -> None:
+# the second is what a run that was broken off has left
+@pytest.mark.parametrize("name", ["precious", "graph.json"])
+def test_a_run_directory_is_never_written_over(name: str, file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     out.mkdir()
-    (out / "precious").write_text("1")
+    (out / name).write_text("{}")
     done = tidings("run", str(file), "--out", str(out))
     assert done.returncode == 2
     assert "is not empty" in done.stderr
-    assert [entry.name for entry in out.iterdir()] == ["precious"]
+    assert [entry.name for entry in out.iterdir()] == [name]
 
 
 @pytest.fixture

@@ -56,6 +56,16 @@ def test_both_ways_to_start_agree_with_the_simulator(
     assert result(out)["weights_sha256"] == result(tmp_path / "sim")["weights_sha256"]
 
 
+def test_the_control_plane_can_be_protected(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run = command("mpich", file, out, "--set", "security.tls=always")
+    done = subprocess.run(
+        run, env=environment("mpich"), capture_output=True, text=True, timeout=DEADLINE_S
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert result(out)["security"] == {"tls": True, "refused": {}}
+
+
 @pytest.mark.xfail(
     strict=False,
     reason="mpiexec kills the other ranks when one dies, and on a busy machine the verdict may "

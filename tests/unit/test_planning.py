@@ -122,7 +122,7 @@ def complaint(text: str, *overrides: str) -> str:
         ),
         (
             ["network.links=[]", "network.enforce=kernel"],
-            "--set network.enforce=kernel: the launcher 'local' does not offer 'kernel'",
+            "--set network.enforce=kernel: the launcher 'local' cannot have the kernel impose",
         ),
         (["network.links=[]", "protocol=dadao", "problem=digits"], "--set protocol=dadao: dadao"),
     ],

@@ -125,6 +125,14 @@ class Network(Section):
             queue_bytes=int(asked["queue"]),
         )
 
+    def place(self, key: str, source: int, target: int) -> tuple[str | int, ...]:
+        """Where, below ``network``, the file says ``key`` of the link ``source`` to ``target``."""
+        for index, override in reversed(list(enumerate(self.links))):
+            selected = selectors.selects(override.on, self.groups, source, target)
+            if selected and key in override.given():
+                return ("links", index, key)
+        return (key,)
+
     def nic_of(self, node: int) -> NicShape:
         """What is asked of ``node``'s card."""
         asked = {"egress": self.nic.egress, "ingress": self.nic.ingress}

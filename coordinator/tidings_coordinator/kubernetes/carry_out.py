@@ -8,7 +8,8 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tidings.errors import RecordError, RunError, UserError
 from tidings_coordinator.control import fidelity
@@ -20,6 +21,7 @@ from tidings_coordinator.kubernetes.follow import Follower
 from tidings_coordinator.kubernetes.render import render
 from tidings_coordinator.planning import RunPlan
 from tidings_coordinator.records.directory import RunDirectory, read_json
+from tidings_coordinator.records.keeping import Commission, finish, kept
 from tidings_coordinator.records.result import Ending
 
 if TYPE_CHECKING:
@@ -32,13 +34,23 @@ _NODE_LOG_BYTES = 1 << 20
 _OURS = {"experiment.yaml", "resolved.yaml"}
 
 
-def carry_out(
-    launcher: Kubernetes, run: RunPlan, directory: RunDirectory, watcher: Watcher
-) -> Ending | None:
-    """Carry a run out; None where the run directory came back with its result in it.
+def carry_out(launcher: Kubernetes, commission: Commission) -> tuple[Path, dict[str, Any]]:
+    """Carry a run out; the run directory and its result.
 
     UserError, and nothing is left, where the cluster refuses the run.
     """
+    run, watcher = commission.run, commission.watcher
+    with kept(commission) as directory:
+        ending = _carry_out(launcher, run, directory, watcher)
+        if ending is None:
+            return directory.path, read_json(directory.path, "result.json") or {}
+        return directory.path, finish(run, ending, directory, watcher)
+
+
+def _carry_out(
+    launcher: Kubernetes, run: RunPlan, directory: RunDirectory, watcher: Watcher
+) -> Ending | None:
+    """None where the run directory came back with its result in it."""
     instance = run.run.rpartition("-")[2]
     manifests = render(launcher.release(run, instance))
     cluster = find_cluster(launcher.kubeconfig, launcher.context, launcher.namespace)

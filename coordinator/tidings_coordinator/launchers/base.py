@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tidings.errors import RunError
-from tidings.links.shape import LinkShape
 from tidings.registry import Plugin, Registry
-from tidings.runtime.plan import TransportKind
-from tidings_coordinator.control.watch import Watcher
+from tidings_coordinator.launchers.capabilities import Ability, Capabilities
 
 if TYPE_CHECKING:
     from tidings_coordinator.planning import RunPlan
-    from tidings_coordinator.records.directory import RunDirectory
-    from tidings_coordinator.records.result import Ending
+    from tidings_coordinator.records.keeping import Commission
 
 
 @dataclass(frozen=True)
@@ -103,27 +100,21 @@ def check_port(port: int) -> None:
         raise ValueError(f"a port lies between 0 and 65535, got {port}")
 
 
-#: (run, run directory, watcher) -> the run directory and its result
-Delegate = Callable[["RunPlan", Path, Watcher], tuple[Path, dict[str, Any]]]
+#: conducts a whole run; the run directory and its result
+Delegate = Callable[["Commission"], tuple[Path, dict[str, Any]]]
 
 
 class Launcher(Plugin):
     """A way to run an experiment."""
 
     registry: ClassVar[Registry[Launcher]]
-    #: whether time is virtual: nothing is started, the simulator runs the plans itself
-    virtual: ClassVar[bool] = False
-    #: what carries messages between its nodes
-    transport: ClassVar[TransportKind] = "grpc"
-    #: whether the coordinator runs elsewhere too, so that the launcher carries out the whole run
-    remote: ClassVar[bool] = False
+    #: what it can do, whatever its settings
+    can: ClassVar[Capabilities] = Capabilities()
     #: whether nodes have a network that is made for the run, with addresses that are not loopback's
     own_network: bool = False
     #: where the coordinator listens for nodes
     host: str = "127.0.0.1"
     port: int = 0
-    #: who can impose the links: the nodes' own pacers ("user"), the kernel ("kernel")
-    enforces: ClassVar[tuple[str, ...]] = ("user",)
     #: whether nodes may join without naming the run, for they cannot know it
     anonymous: ClassVar[bool] = False
 
@@ -132,24 +123,30 @@ class Launcher(Plugin):
         """Wall seconds in which all nodes must have joined."""
         return 120.0
 
-    def check_machine(self, shapes: Sequence[LinkShape] | None) -> None:
-        """UserError for what this machine lacks; ``shapes``: links that the kernel is to impose."""
+    @property
+    def virtual(self) -> bool:
+        """Whether time is virtual: nothing is started, the simulator runs the plans itself."""
+        return self.can.transport == "memory"
 
-    def check(self, nodes: int) -> None:
-        """UserError where that many nodes cannot run; called before anything is started."""
+    def lacks(self, ability: Ability) -> str:
+        """Why it cannot do it as it is set here, although it can otherwise; '' where it can."""
+        return ""
+
+    def check(self, run: RunPlan) -> None:
+        """ConfigError, with the key, for what would keep the run from starting here.
+
+        Called before anything is started, and after what the launcher ``can`` do was compared with
+        what the experiment asks for.
+        """
         return
 
     def delegate(self) -> Delegate | None:
-        """Who conducts the run instead of this process, if anybody does."""
+        """Who conducts the whole run instead of this process, if anybody does."""
         return None
 
     def group(self) -> NodeGroup:
         """A group of nodes, not started yet."""
         raise NotImplementedError(f"the launcher '{self.kind}' starts no nodes")
-
-    def carry_out(self, run: RunPlan, directory: RunDirectory, watcher: Watcher) -> Ending | None:
-        """Where ``remote``: the whole run; None where ``directory`` has its result already."""
-        raise NotImplementedError(f"the launcher '{self.kind}' has its coordinator here")
 
 
 launchers: Registry[Launcher] = Registry("launchers", "tidings_coordinator.launchers")

@@ -8,15 +8,12 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tidings
-from tidings.errors import RunError, UserError
-from tidings.links import kernel
-from tidings.links.shape import LinkShape
+from tidings.errors import ConfigError, RunError
 from tidings_coordinator.launchers.base import (
     Exit,
     Launcher,
@@ -25,6 +22,7 @@ from tidings_coordinator.launchers.base import (
     check_port,
     launchers,
 )
+from tidings_coordinator.launchers.capabilities import Capabilities, Shown
 from tidings_coordinator.launchers.compose_render import (
     NODE_LABEL,
     OWNER_LABEL,
@@ -39,9 +37,18 @@ from tidings_coordinator.launchers.compose_render import (
 from tidings_coordinator.launchers.docker_parts import client, compose_command, project_of, remove
 from tidings_coordinator.launchers.owner import Owner
 
+if TYPE_CHECKING:
+    from tidings_coordinator.planning import RunPlan
+
 #: Docker's way to say "killed by a signal"
 _SIGNALLED = 128
 _DOWN_S = 60.0
+
+
+_RUNS = (
+    "tests/deploy/test_compose.py::test_the_quickstart_reaches_its_accuracy_as_the_simulator_says"
+)
+_SIGNALS = "tests/deploy/test_compose.py::test_containers_are_frozen_thawed_cut_off_and_killed"
 
 
 @launchers.register("compose")
@@ -64,29 +71,49 @@ class Compose(Launcher):
     #: what shows it
     grafana_image: str = "grafana/grafana-oss:11.4.0"
 
-    enforces = ("user", "kernel")
     own_network = True
+    can = Capabilities(
+        runs=Shown(_RUNS),
+        abilities={
+            "kernel_links": Shown(
+                "tests/deploy/test_compose.py"
+                "::test_the_kernel_imposes_the_rate_inside_the_containers"
+            ),
+            "tls": Shown(_RUNS),
+            "kill": Shown(_SIGNALS),
+            "pause": Shown(_SIGNALS),
+            "isolate": Shown(_SIGNALS),
+        },
+    )
 
     def __post_init__(self) -> None:
         check_port(self.port)
 
-    def check_machine(self, shapes: Sequence[LinkShape] | None) -> None:
+    def check(self, run: RunPlan) -> None:
         """Docker, Compose, the image, and what the kernel must have to impose the links."""
+        monitor = run.experiment.monitor
+        if self.watch and not (monitor.serve and monitor.host == "0.0.0.0"):
+            raise ConfigError(
+                "Prometheus in a container cannot reach the coordinator's service discovery on "
+                "this machine's loopback; set monitor.host: 0.0.0.0",
+                ("launcher", "watch"),
+            )
         docker = client()
         try:
             compose_command()
-            images = [self.image]
-            images += [self.prometheus_image, self.grafana_image] if self.watch else []
+            keys = ["image", *(["prometheus_image", "grafana_image"] if self.watch else [])]
             present = {tag for image in docker.images.list() for tag in image.tags}
-            for image in images:
+            for key in keys:
+                image = getattr(self, key)
                 if image not in present:
-                    hint = "make it by deploy/docker" if image == self.image else "pull it"
-                    raise UserError(f"launcher: Docker has no image '{image}'; {hint}")
+                    hint = "make it by deploy/docker" if key == "image" else "pull it"
+                    message = f"Docker has no image '{image}'; {hint}"
+                    raise ConfigError(message, ("launcher", key))
         finally:
             docker.close()
-        if shapes is not None and os.geteuid() == 0:
+        if os.geteuid() == 0:
             # containers have this machine's kernel; who is not root finds out from the nodes
-            kernel.check_machine(shapes)
+            run.check_kernel_here()
 
     def group(self) -> NodeGroup:
         """Containers, not made yet."""
@@ -146,11 +173,6 @@ class ComposeNodes(NodeGroup):
         launcher = self._launcher
         watch = order.discovery if launcher.watch else ""
         if launcher.watch:
-            if not watch:
-                raise UserError(
-                    "launcher.watch: Prometheus in a container cannot reach the coordinator's "
-                    "service discovery on this machine's loopback; set monitor.host: 0.0.0.0"
-                )
             (order.directory / "prometheus.yml").write_text(prometheus_config(watch))
         return render(
             Stack(
@@ -194,7 +216,7 @@ class ComposeNodes(NodeGroup):
 
     async def signal(self, node: int, number: int) -> None:
         """Signal the node's process; a stop freezes its whole container, a continue thaws it."""
-        container = await asyncio.to_thread(self._container, node)
+        container = await asyncio.to_thread(self.container, node)
         if number == signal.SIGSTOP:
             await asyncio.to_thread(container.pause)
         elif number == signal.SIGCONT:
@@ -208,20 +230,21 @@ class ComposeNodes(NodeGroup):
 
     def _isolate(self, node: int, cut: bool) -> None:
         (data,) = self._docker.networks.list(names=[f"{project_of(self._run)}_data"])
-        container = self._container(node)
+        container = self.container(node)
         if cut:
             data.disconnect(container)
         else:
             data.connect(container, aliases=[service(node), data_name(node)])
 
-    # -- in threads --------------------------------------------------------------------------------
-
-    def _container(self, node: int) -> Any:
+    def container(self, node: int) -> Any:
+        """What Docker says of a node's container, as of now; for use in threads."""
         label = [f"{RUN_LABEL}={self._run}", f"{NODE_LABEL}={node}"]
         found = self._docker.containers.list(all=True, filters={"label": label})
         if not found:
             raise RunError(f"node {node} has no container")
         return found[0]
+
+    # -- in threads --------------------------------------------------------------------------------
 
     def _keep_logs(self, docker: Any) -> None:
         if self._order is None:

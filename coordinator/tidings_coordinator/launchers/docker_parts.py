@@ -8,7 +8,7 @@ import subprocess
 import time
 from typing import Any
 
-from tidings.errors import MissingExtra, RunError, UserError
+from tidings.errors import ConfigError, MissingExtra, RunError, UserError
 from tidings_coordinator.launchers.compose_render import OWNER_LABEL, RUN_LABEL
 from tidings_coordinator.launchers.owner import Owner
 
@@ -17,7 +17,7 @@ _REMOVE_S = 20.0
 
 
 def client() -> Any:
-    """A client of the Docker daemon; MissingExtra without the SDK, UserError without the daemon."""
+    """A client of the Docker daemon. MissingExtra without SDK, ConfigError without daemon."""
     try:
         import docker
     except ImportError:
@@ -26,19 +26,20 @@ def client() -> Any:
         found = docker.from_env(timeout=120)
         found.ping()
     except docker.errors.DockerException as error:
-        raise UserError(f"launcher: Docker does not answer: {error}") from error
+        raise ConfigError(f"Docker does not answer: {error}", ("launcher",)) from error
     return found
 
 
 def compose_command() -> list[str]:
-    """Compose version 2 where the docker command has it, else version 1; UserError for neither."""
+    """Compose version 2 if the docker command has it, else version 1; ConfigError for neither."""
     for command in (["docker", "compose"], ["docker-compose"]):
         if shutil.which(command[0]) is None:
             continue
         asked = subprocess.run([*command, "version"], capture_output=True, check=False)
         if asked.returncode == 0:
             return command
-    raise UserError("launcher: 'compose' needs 'docker compose' (version 2) or docker-compose")
+    message = "'compose' needs 'docker compose' (version 2) or docker-compose"
+    raise ConfigError(message, ("launcher",))
 
 
 def project_of(run: str) -> str:

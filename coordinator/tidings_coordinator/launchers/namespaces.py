@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidings.errors import RunError, UserError
+from tidings.errors import ConfigError, RunError
 from tidings_coordinator.launchers.owner import Owner
 
 #: set aside for the testing of networks (RFC 2544), so in nobody's use
@@ -34,7 +34,8 @@ def free_subnet(nodes: int) -> ipaddress.IPv4Network:
     """A network with room for the nodes and the bridge that this machine has no route to."""
     prefix = 32 - (nodes + 3 - 1).bit_length()
     if prefix < _RANGE.prefixlen:
-        raise UserError(f"nodes: at most {_RANGE.num_addresses - 3} fit behind one bridge")
+        message = f"at most {_RANGE.num_addresses - 3} fit behind one bridge"
+        raise ConfigError(message, ("nodes",))
     shown = json.loads(_run(["ip", "-j", "route", "show", "table", "all"]))
     taken = [
         ipaddress.ip_network(route["dst"], strict=False)
@@ -44,7 +45,8 @@ def free_subnet(nodes: int) -> ipaddress.IPv4Network:
     for subnet in _RANGE.subnets(new_prefix=prefix):
         if not any(subnet.overlaps(other) for other in taken if other.prefixlen > 1):
             return subnet
-    raise UserError(f"launcher: no free network for {nodes} nodes is left in {_RANGE}")
+    message = f"no free network for {nodes} nodes is left in {_RANGE}"
+    raise ConfigError(message, ("launcher",))
 
 
 @dataclass(frozen=True)

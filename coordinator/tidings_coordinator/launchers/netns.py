@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tidings.errors import RunError, UserError
-from tidings.links import kernel
-from tidings.links.shape import LinkShape
+from tidings.errors import ConfigError, RunError, UserError
 from tidings_coordinator.launchers.base import Launcher, Order, check_port, launchers
+from tidings_coordinator.launchers.capabilities import Capabilities, Shown
 from tidings_coordinator.launchers.local import LocalNodes
 from tidings_coordinator.launchers.namespaces import Namespaces, free_subnet
+
+if TYPE_CHECKING:
+    from tidings_coordinator.planning import RunPlan
+
+
+_RUNS = "tests/deploy/test_netns.py::test_sixty_four_nodes_agree_with_the_simulator_bit_for_bit"
+_SIGNALS = "tests/process/test_signals.py::test_nodes_in_namespaces_are_frozen_thawed_and_killed"
 
 
 @launchers.register("netns")
@@ -28,20 +33,29 @@ class NetworkNamespaces(Launcher):
     #: the coordinator's port; 0 for any free one
     port: int = 0
 
-    enforces = ("user", "kernel")
     own_network = True
+    can = Capabilities(
+        runs=Shown(_RUNS),
+        abilities={
+            "kernel_links": Shown(
+                "tests/deploy/test_netns.py::test_the_kernel_imposes_the_rate_that_was_asked_for"
+            ),
+            "tls": Shown(_RUNS),
+            "kill": Shown(_SIGNALS),
+            "pause": Shown(_SIGNALS),
+        },
+    )
 
     def __post_init__(self) -> None:
         check_port(self.port)
 
-    def check_machine(self, shapes: Sequence[LinkShape] | None) -> None:
+    def check(self, run: RunPlan) -> None:
         """Root, iproute2, and what the kernel must have to impose the links."""
         if os.geteuid() != 0:
-            raise UserError("launcher: 'netns' makes network namespaces, which needs root")
+            raise ConfigError("'netns' makes network namespaces, which needs root", ("launcher",))
         if shutil.which("ip") is None:
-            raise UserError("launcher: 'netns' needs the program ip (iproute2)")
-        if shapes is not None:
-            kernel.check_machine(shapes)
+            raise ConfigError("'netns' needs the program ip (iproute2)", ("launcher",))
+        run.check_kernel_here()
 
     def group(self) -> LocalNodes:
         """A fork server whose children each enter their namespace."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tidings_coordinator.launchers.base import Launcher, launchers
+from tidings_coordinator.launchers.capabilities import Capabilities, Shown
 
 
 @launchers.register("simulator")
@@ -15,6 +16,13 @@ class Simulator(Launcher):
     #: draws the order of simultaneous events from this seed; null: first come, first served
     tie_seed: int | None = None
 
-    virtual = True
-    # its links are the model of both
-    enforces = ("user", "kernel")
+    can = Capabilities(
+        transport="memory",
+        runs=Shown("tests/sim/test_examples.py::test_example"),
+        abilities={
+            "kernel_links": Shown(
+                "tests/deploy/test_netns.py::test_the_kernel_imposes_the_rate_that_was_asked_for",
+                "its links are the model of both kinds",
+            ),
+        },
+    )

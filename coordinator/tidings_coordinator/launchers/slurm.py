@@ -9,8 +9,9 @@ import shutil
 import socket
 import sys
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from tidings.errors import UserError
+from tidings.errors import ConfigError
 from tidings_coordinator.launchers.base import (
     Delegate,
     Launcher,
@@ -19,7 +20,16 @@ from tidings_coordinator.launchers.base import (
     check_port,
     launchers,
 )
+from tidings_coordinator.launchers.capabilities import Capabilities, Shown
 from tidings_coordinator.launchers.job import JobNodes
+
+if TYPE_CHECKING:
+    from tidings_coordinator.planning import RunPlan
+
+
+_RUNS = (
+    "tests/deploy/test_slurm.py::test_from_outside_it_submits_follows_and_agrees_with_the_simulator"
+)
 
 
 @launchers.register("slurm")
@@ -36,7 +46,13 @@ class Slurm(Launcher):
     #: more options for sbatch, such as "--partition=long --time=1:00:00"
     options: str = ""
 
-    transport = "mpi"
+    can = Capabilities(
+        transport="mpi",
+        runs=Shown(_RUNS),
+        abilities={
+            "tls": Shown(_RUNS, "the control plane; what protects messages is up to MPI"),
+        },
+    )
 
     def __post_init__(self) -> None:
         check_port(self.port)
@@ -49,16 +65,18 @@ class Slurm(Launcher):
         """Every task imports torch for itself."""
         return 300.0
 
-    def check(self, nodes: int) -> None:
-        """UserError where there is no Slurm, or the allocation has too few tasks."""
+    def check(self, run: RunPlan) -> None:
+        """Slurm, and enough tasks in the allocation."""
         command = "srun" if inside() else "sbatch"
         if shutil.which(command) is None:
-            raise UserError(f"launcher: there is no {command} here, so there is no Slurm")
-        tasks = allocated_tasks()
+            message = f"there is no {command} here, so there is no Slurm"
+            raise ConfigError(message, ("launcher",))
+        tasks, nodes = allocated_tasks(), len(run.nodes)
         if tasks is not None and nodes > tasks:
-            raise UserError(
-                f"nodes: {nodes} nodes need as many tasks, this allocation "
-                f"(job {os.environ['SLURM_JOB_ID']}) has {tasks}"
+            raise ConfigError(
+                f"{nodes} nodes need as many tasks, this allocation "
+                f"(job {os.environ['SLURM_JOB_ID']}) has {tasks}",
+                ("nodes",),
             )
 
     def delegate(self) -> Delegate | None:
@@ -67,7 +85,7 @@ class Slurm(Launcher):
             return None
         from tidings_coordinator.launchers.slurm_job import submit
 
-        return lambda run, path, watcher: submit(run, path, watcher, shlex.split(self.options))
+        return lambda commission: submit(commission, shlex.split(self.options))
 
     def group(self) -> NodeGroup:
         """The tasks of one job step."""

@@ -18,6 +18,7 @@ from tidings_coordinator.records.directory import read_json
 
 if TYPE_CHECKING:
     from tidings_coordinator.planning import RunPlan
+    from tidings_coordinator.records.keeping import Commission
 
 _LOOK_S = 1.0
 _COMMAND_S = 60.0
@@ -37,14 +38,12 @@ exec {tidings} run {file} --out "$out" --quiet
 """
 
 
-def submit(
-    run: RunPlan, path: Path, watcher: Watcher, options: Sequence[str]
-) -> tuple[Path, dict[str, Any]]:
+def submit(commission: Commission, options: Sequence[str]) -> tuple[Path, dict[str, Any]]:
     """Run it as a job; the run directory and its result. RunError where the job left none.
 
-    ``path`` must be in a directory that the job's machines share with this one.
+    The run directory must be in one that the job's machines share with this one.
     """
-    path = path.resolve()
+    run, path, watcher = commission.run, commission.path.resolve(), commission.watcher
     if path.exists():
         raise UserError(f"{path} exists already")
     job = path.with_name(f"{path.name}.job")

@@ -11,6 +11,7 @@ message's loss is decided by the sending node, not by the kernel.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import shutil
@@ -182,33 +183,34 @@ def _leaf(device: Device, shape: LinkShape) -> str:
 # -- what this machine can -----------------------------------------------------------------------
 
 
-def needs_netem(shapes: Sequence[LinkShape]) -> bool:
-    """Whether any link asks for more than a rate."""
-    return any(shape.delay_ns > 0 or shape.jitter_ns > 0 for shape in shapes)
-
-
-def check(shapes: Sequence[LinkShape]) -> None:
-    """ConfigError, with the key, for links that no kernel imposes."""
-    for shape in shapes:
-        if shape.jitter_ns and shape.jitter_kind not in _DISTRIBUTIONS:
-            raise ConfigError(
-                f"the kernel has no '{shape.jitter_kind}' jitter "
-                f"(valid with network.enforce: kernel: {', '.join(sorted(_DISTRIBUTIONS))})",
-                ("network", "jitter_kind"),
-            )
-
-
-def check_machine(shapes: Sequence[LinkShape]) -> None:
-    """UserError, naming the key, for what this machine's kernel cannot impose; needs root."""
-    if shutil.which("tc") is None or shutil.which("ip") is None:
-        raise UserError("network.enforce: kernel links need the programs tc and ip (iproute2)")
-    if needs_netem(shapes) and not has_netem():
-        raise UserError(
-            "network.delay: this machine's kernel has no sch_netem, so it cannot impose delay or "
-            "jitter; leave them out, or write network.enforce: user"
+def check(shape: LinkShape) -> None:
+    """ConfigError, with the link's key, for a link that no kernel imposes."""
+    if shape.jitter_ns and shape.jitter_kind not in _DISTRIBUTIONS:
+        raise ConfigError(
+            f"the kernel has no '{shape.jitter_kind}' jitter "
+            f"(valid with network.enforce: kernel: {', '.join(sorted(_DISTRIBUTIONS))})",
+            ("jitter_kind",),
         )
 
 
+def check_programs() -> None:
+    """ConfigError, with the key, where the programs that shape links are not there."""
+    if shutil.which("tc") is None or shutil.which("ip") is None:
+        message = "kernel links need the programs tc and ip (iproute2)"
+        raise ConfigError(message, ("network", "enforce"))
+
+
+def check_here(shape: LinkShape) -> None:
+    """ConfigError, with the link's key, for what this machine's kernel cannot do; needs root."""
+    if (shape.delay_ns > 0 or shape.jitter_ns > 0) and not has_netem():
+        raise ConfigError(
+            "this machine's kernel has no sch_netem, so it cannot impose delay or jitter; "
+            "leave them out, or write network.enforce: user",
+            ("delay" if shape.delay_ns > 0 else "jitter",),
+        )
+
+
+@functools.cache
 def has_netem() -> bool:
     """Whether the kernel has sch_netem; tried in a network namespace of its own."""
     tried = ["unshare", "--net", "tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"]

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tidings.api.node import GraphFacts, WaitFor
 from tidings.links.shape import LinkShape, NicShape
 
-TransportKind = Literal["grpc", "mpi"]
+TransportKind = Literal["memory", "grpc", "mpi"]
 
 
 class _Plan(BaseModel):

@@ -1,0 +1,50 @@
+"""What an experiment asks of its launcher, key by key, and the refusal of what it cannot do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tidings.errors import ConfigError
+from tidings_coordinator.launchers.base import Launcher, launchers
+from tidings_coordinator.launchers.capabilities import ABILITIES, Ability
+
+if TYPE_CHECKING:
+    from tidings_coordinator.experiment.model import Experiment
+
+
+@dataclass(frozen=True)
+class Demand:
+    """A key of the file that not every launcher can satisfy."""
+
+    path: tuple[str | int, ...]
+    ability: Ability
+    #: what to write instead, to stay with the launcher
+    instead: str
+
+
+def demands(experiment: Experiment) -> Iterator[Demand]:
+    """All of them, in the order of the file."""
+    if experiment.network.enforce == "kernel":
+        yield Demand(("network", "enforce"), "kernel_links", "user")
+    if experiment.security.tls == "always" and not experiment.launcher.virtual:
+        yield Demand(("security", "tls"), "tls", "auto")
+
+
+def check(experiment: Experiment) -> None:
+    """ConfigError, with the key and the nearest choice, for what the launcher cannot do."""
+    launcher = experiment.launcher
+    for demand in demands(experiment):
+        offered = demand.ability in launcher.can.abilities
+        reason = launcher.lacks(demand.ability) if offered else ""
+        if not offered or reason:
+            raise ConfigError(_refusal(launcher, demand, reason), demand.path)
+
+
+def _refusal(launcher: Launcher, demand: Demand, reason: str) -> str:
+    able = [name for name in launchers if demand.ability in launchers.get(name).can.abilities]
+    text = f"the launcher '{launcher.kind}' cannot {ABILITIES[demand.ability]}"
+    text += f": {reason}" if reason else ""
+    others = f"launchers that can: {', '.join(able)}" if able else "no launcher can"
+    return f"{text}; write {demand.instead}, or choose another launcher ({others})"
