@@ -56,7 +56,8 @@ def test_no_restructured_text_is_left_and_links_lead_somewhere(name: str) -> Non
     text = PAGES[name]
     prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
     assert "``" not in prose
-    assert "::" not in prose
+    # names of tests have it too
+    assert "::" not in re.sub(r"`[^`]*`", "", prose)
     assert ":meth:" not in prose
     for page, anchor in LINK.findall(text):
         target = page or name
