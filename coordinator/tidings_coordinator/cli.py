@@ -199,7 +199,9 @@ def _network(found: dict[str, Any]) -> str:
 
 def _write_report(directory: Path) -> None:
     from tidings_coordinator.report.page import write_report
+    from tidings_coordinator.report.trace import write_trace
 
+    write_trace(directory)
     try:
         print(f"report: {write_report(directory)}")
     except MissingExtra as error:
@@ -296,10 +298,12 @@ def report(
     directory: Annotated[Path, typer.Argument(help="a run directory")],
     out: Annotated[Path | None, typer.Option("--out", help="the page, if not in there")] = None,
 ) -> None:
-    """Write the report of a run again, also of one that was broken off."""
+    """Write the report of a run, and its trace.json, again, also of one that was broken off."""
     from tidings_coordinator.report.page import write_report
+    from tidings_coordinator.report.trace import write_trace
 
     print(f"report: {write_report(directory, out)}")
+    write_trace(directory, None if out is None else out.with_name("trace.json"))
 
 
 @app.command()

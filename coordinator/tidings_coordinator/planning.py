@@ -29,6 +29,8 @@ from tidings_coordinator.topology.graph import Schedule
 
 #: how long a chunk occupies its line: long enough for timers, short enough for fair sharing
 _CHUNK_S, _SHARED_CHUNK_S = 0.02, 0.005
+#: spans of its timeline that a node keeps to the moment, and those that all nodes keep together
+_LEAST_SPANS, _MOST_SPANS, _ALL_SPANS = 64, 2000, 64_000
 _MIN_CHUNK_BYTES, _MAX_CHUNK_BYTES = 16 << 10, 256 << 10
 #: over MPI a whole message, for what is cut there must be put together again
 _UNSHAPED_CHUNK_BYTES: dict[TransportKind, int] = {
@@ -205,6 +207,7 @@ def _node_plan(
             links, [nic.egress_bit_per_s, *_ingress_rates(experiment, links)], transport
         ),
         trace=experiment.records.trace,
+        timeline=_timeline(experiment),
         metrics=experiment.metrics.serve,
         metrics_host=_metrics_host(experiment),
         linger_s=experiment.metrics.linger,
@@ -225,6 +228,13 @@ def _attack(experiment: Experiment, node: int) -> AttackPlan | None:
     if byzantine is None or node not in byzantine.on:
         return None
     return AttackPlan(config=byzantine.attack.config(), attackers=tuple(sorted(byzantine.on)))
+
+
+def _timeline(experiment: Experiment) -> int:
+    """How many spans a node keeps to the moment: fewer where there are many nodes."""
+    if not experiment.records.timeline:
+        return 0
+    return max(_LEAST_SPANS, min(_MOST_SPANS, _ALL_SPANS // experiment.nodes))
 
 
 def _compute(experiment: Experiment, node: int) -> ComputePlan:

@@ -34,6 +34,8 @@ from tidings_coordinator.report.header import one_line
 
 #: wall seconds between two looks at a simulated run
 _SHOW_S = 0.25
+#: spans of a node's timeline that are worth a line
+_ENOUGH_SPANS = 50
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,7 @@ class _Recorder(Observer):
         self._watcher = watcher
         self._rule = StopRule(run.experiment.stop, run.honest)
         self._shown = 0.0
+        self._nodes: Sequence[RuntimeNode] = ()
         self.view = RunView(
             run.experiment.name,
             phase="simulating",
@@ -176,6 +179,12 @@ class _Recorder(Observer):
             nodes={node.node: NodeView("computing") for node in run.nodes},
             honest=run.honest,
         )
+
+    def activity(self, least: int = 0) -> None:
+        """Write down what nodes have done, where there is that much of it."""
+        for node in self._nodes:
+            if node.timeline.pending >= least and (found := node.timeline.take()) is not None:
+                self._directory.activity(found)
 
     def evaluation(self, row: records.Evaluation) -> str | None:
         self._directory.evaluation(row)
@@ -187,6 +196,8 @@ class _Recorder(Observer):
 
     def progress(self, time_s: float, nodes: Sequence[RuntimeNode]) -> str | None:
         now = time.monotonic()
+        self._nodes = nodes
+        self.activity(_ENOUGH_SPANS)
         if now >= self._shown + _SHOW_S:
             self._shown = now
             self.show(time_s, nodes)
@@ -196,7 +207,7 @@ class _Recorder(Observer):
 
     def show(self, time_s: float, nodes: Sequence[RuntimeNode]) -> None:
         """Show the run as it stands."""
-        self.view.time_s = time_s
+        self.view.time_s, self._nodes = time_s, nodes
         for node in nodes:
             view, waits = self.view.nodes[node.id], node.waiting.describe()
             view.round, view.sent_bytes = node.ledger.completed, node.ledger.sent().total
@@ -244,6 +255,7 @@ def _simulate(run: RunPlan, directory: RunDirectory, watcher: Watcher, began: fl
     time_s = done.time_s if done else recorder.view.time_s
     # a full disk may be the reason
     with contextlib.suppress(RecordError):
+        recorder.activity()
         directory.event("over", time_s, reason=reason)
     finals = done.finals if done else []
     for final in finals:

@@ -125,6 +125,7 @@ def test_the_page_is_complete_and_asks_for_nothing(browser: Browser, report: Pat
     # nine figures and the network
     assert dom.count('class="panel"') == 9
     assert dom.count('class="network"') == 1
+    assert dom.count('class="timeline"') == 1
     targets = re.findall(r"""(?:src|href|action|data)=["']([^"']*)""", dom)
     targets += re.findall(r"url\(([^)]*)\)", dom)
     assert targets

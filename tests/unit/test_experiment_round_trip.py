@@ -226,6 +226,7 @@ security:
   tls: auto
 records:
   trace: false
+  timeline: true
 """
     )
 

@@ -265,6 +265,8 @@ class Conductor:
             view.accuracy = row.metrics.get("accuracy", view.accuracy)
             view.loss = row.metrics.get("loss", view.loss)
             self._state.reason = self._state.reason or self._rule.row(row)
+        while not self._server.activities.empty():
+            self._directory.activity(self._server.activities.get_nowait())
         while not self._server.events.empty():
             event = self._server.events.get_nowait()
             fields = {} if not event.fields else {"fields": event.fields}

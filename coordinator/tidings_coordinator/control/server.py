@@ -20,7 +20,7 @@ _MAX_MESSAGE_BYTES = 4 << 20
 #: how long a call may take to say which node it is
 _HELLO_S = 10.0
 #: messages that say which node they are about
-_SIGNED = ("evaluation", "event", "final", "hello")
+_SIGNED = ("activity", "evaluation", "event", "final", "hello")
 
 
 @dataclass
@@ -60,6 +60,7 @@ class ControlServer:
         self.changed = asyncio.Event()
         self.rows: asyncio.Queue[records.Evaluation] = asyncio.Queue()
         self.events: asyncio.Queue[records.Event] = asyncio.Queue()
+        self.activities: asyncio.Queue[records.Activity] = asyncio.Queue()
         #: bytes of control messages, both ways
         self.size_bytes = 0
         self._server: aio.Server | None = None
@@ -147,6 +148,8 @@ class ControlServer:
             self.rows.put_nowait(message.evaluation)
         elif kind == "event":
             self.events.put_nowait(message.event)
+        elif kind == "activity":
+            self.activities.put_nowait(message.activity)
         elif kind is not None:
             setattr(session, kind, getattr(message, kind))
         self.changed.set()

@@ -214,6 +214,8 @@ class Records(Section):
 
     trace: Flag = False
     """Whether every message that arrives is written to the event log."""
+    timeline: Flag = True
+    """Whether it is written down when each node computed, was held up in sending, or waited."""
 
 
 class Experiment(Section):

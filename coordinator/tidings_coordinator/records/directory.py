@@ -7,7 +7,13 @@
     environment.json   versions, host, git        fidelity.json  the network asked for and achieved
     graph.json         who talks to whom          links.jsonl    every directed link at the end
     result.json        verdict and totals         nodes.jsonl    every node at the end
-    report.html        all of it to look at       logs/          what the node processes wrote
+    report.html        all of it to look at       faults.jsonl   every fault's coming and going
+    trace.json         for Perfetto               timeline.jsonl who computed, sent, waited when
+    logs/              what the node processes wrote
+
+A line of ``timeline.jsonl`` has a node's spans one after the other from ``from_us`` on, in
+microseconds of emulated time, each as [length, of it computing, of it held up in sending]; what is
+left of a span is waiting.
 """
 
 from __future__ import annotations
@@ -30,7 +36,6 @@ from typing import Any, Self, TextIO
 from tidings.errors import RecordError, UserError
 from tidings.v1 import records_pb2 as records
 
-_APPENDED = ("events", "series", "links", "nodes")
 _PACKAGES = (
     "tidings",
     "torch",
@@ -119,6 +124,13 @@ class RunDirectory:
     def evaluation(self, row: records.Evaluation) -> None:
         """A node was evaluated."""
         self.append("series", evaluation_line(row))
+
+    def activity(self, activity: records.Activity) -> None:
+        """What a node did in a stretch of time."""
+        lengths = activity.length_us, activity.computing_us, activity.sending_us
+        spans = [list(span) for span in zip(*lengths, strict=True)]
+        line = {"node": activity.node, "from_us": activity.from_us, "spans": spans}
+        self.append("timeline", line)
 
     def final(self, final: records.Final) -> None:
         """A node's closing record, and its links."""

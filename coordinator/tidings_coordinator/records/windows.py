@@ -11,6 +11,7 @@ Row = Mapping[str, Any]
 #: faults while which a node's process is not there, or is away on purpose
 DOWN = ("node.crash", "node.churn")
 LEFT = ("node.leave",)
+PAUSED = ("node.pause",)
 #: faults that are over as soon as they have happened
 INSTANT = ("mark", "link.reset")
 #: faults that let nothing pass over a link

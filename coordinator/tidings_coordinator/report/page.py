@@ -11,7 +11,16 @@ import numpy as np
 from tidings_coordinator.records.directory import write_whole
 from tidings_coordinator.records.reading import KINDS, Run, metric_order, read
 from tidings_coordinator.records.series import Goal
-from tidings_coordinator.report import costs, drawing, faults, header, palette, sections, wording
+from tidings_coordinator.report import (
+    costs,
+    drawing,
+    faults,
+    header,
+    palette,
+    sections,
+    timeline,
+    wording,
+)
 from tidings_coordinator.report.figures import Line, Target, finite, panel
 from tidings_coordinator.report.render import render
 
@@ -57,6 +66,7 @@ def write_report(directory: Path, out: Path | None = None) -> Path:
         figures=header.key_figures(run),
         curves=_curves(run),
         consensus=_consensus(run),
+        timeline=timeline.draw(run),
         checks=faults.check_table(run),
         faults=faults.fault_table(run),
         fault_colors={e: palette.series_name(n) for e, n in faults.colors(run).items()},

@@ -57,6 +57,7 @@ class RuntimeNode(Reception):
         """Start the protocol; the task ends when the protocol's run() does."""
         # what was counted until now was measuring, not running
         self.ledger = Ledger(self.id, self._world.transport.links)
+        self.timeline.begin()
         self._main = asyncio.create_task(self._live())
         self._answers = asyncio.create_task(self._exchanger.serve())
         self._answers.add_done_callback(lambda _: self._main and self._main.cancel())
@@ -95,6 +96,7 @@ class RuntimeNode(Reception):
     def crash(self) -> None:
         """The fence: from now on no effect of this node is visible."""
         self.dead = True
+        self.timeline.end()
         self._world.transport.abort()
         self._mailbox.clear()
         for task in (self._main, self._answers):
@@ -147,7 +149,7 @@ class RuntimeNode(Reception):
         began_s = self.clock.now_s
         plan, luck = self.plan.compute, self.rng("compute time")
         cost_s = plan.cost_s(gradients, self._world.native, luck)
-        with self.waiting.working():
+        with self.waiting.working("computing"):
             result = await self._world.compute(work, cost_s, plan.factor)
         self._alive()
         self.ledger.gradients += round(gradients)

@@ -95,6 +95,8 @@ class NodePlan(_Plan):
     chunk_bytes: int = 1 << 20
     #: whether every received frame is written to the event log
     trace: bool = False
+    #: spans of what it does when; 0 for none
+    timeline: int = 0
     heartbeat_s: float = 0.5
     #: whether the node serves Prometheus metrics, and how long it stays for a last scrape
     metrics: bool = False

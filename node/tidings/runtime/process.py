@@ -227,6 +227,7 @@ class NodeProcess:
     async def _heartbeat(self, plan: NodePlan, node: RuntimeNode, control: ControlClient) -> None:
         while True:
             waits = node.waiting.describe()
+            _tell_activity(node, control)
             control.send(
                 pb.NodeMessage(
                     heartbeat=pb.Heartbeat(
@@ -250,6 +251,8 @@ class NodeProcess:
         Twice, so that for an interval all nodes' last values are there together, whenever in it
         each of them was scraped first.
         """
+        node.timeline.end()
+        _tell_activity(node, control)
         control.send(pb.NodeMessage(final=node.final()))
         await self._expect(control, "shutdown")
         # by now all nodes have handed in theirs, so nothing of what is counted will change
@@ -264,6 +267,12 @@ class NodeProcess:
         if message.WhichOneof("kind") != kind:
             raise _unexpected(message.WhichOneof("kind"))
         return getattr(message, kind)
+
+
+def _tell_activity(node: RuntimeNode, control: ControlClient) -> None:
+    activity = node.timeline.take()
+    if activity is not None:
+        control.send(pb.NodeMessage(activity=activity))
 
 
 def _unexpected(kind: str | None) -> RunError:

@@ -17,6 +17,7 @@ from tidings.runtime.ledger import Ledger
 from tidings.runtime.mailbox import Mailbox
 from tidings.runtime.parts import Parts
 from tidings.runtime.plan import NodePlan
+from tidings.runtime.timeline import Timeline
 from tidings.runtime.waiting import Waiting
 from tidings.runtime.world import World
 from tidings.v1 import data_pb2 as pb
@@ -36,7 +37,8 @@ class Reception(Node):
         self.graph, self.wait_s = plan.graph, plan.wait_s
         self.clock = world.clock
         self.protocol, self.problem, self.codec = parts.protocol, parts.problem, parts.codec
-        self.waiting = Waiting()
+        self.timeline = Timeline(plan.node, world.clock, plan.timeline)
+        self.waiting = Waiting(self.timeline)
         self.ledger = Ledger(plan.node, world.transport.links)
         #: measures links before the run; not part of the protocol
         self.on_probe: Callable[[int, pb.Probe], None] = lambda source, probe: None

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tidings.api.message import Message
+from tidings.runtime.timeline import State, Timeline
 
 
 @dataclass(eq=False)
@@ -31,9 +32,10 @@ class _Wait:
 
 
 class Waiting:
-    """The open waits of a node."""
+    """The open waits of a node; what it does meanwhile goes into its timeline."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeline: Timeline | None = None) -> None:
+        self._timeline = timeline
         self._waits: list[_Wait] = []
         self._working = 0
 
@@ -48,12 +50,16 @@ class Waiting:
         return idle and not any(wait.timed for wait in self._waits)
 
     @contextmanager
-    def working(self) -> Iterator[None]:
+    def working(self, state: State = "sending") -> Iterator[None]:
         """Something that ends by itself: while it lasts the node is not stuck."""
         self._working += 1
+        if self._timeline is not None:
+            self._timeline.enter(state)
         try:
             yield
         finally:
+            if self._timeline is not None:
+                self._timeline.leave(state)
             self._working -= 1
 
     async def round(

@@ -84,6 +84,7 @@ class NodeMessage(_message.Message):
     DONE_FIELD_NUMBER: _builtins.int
     FINAL_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    ACTIVITY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -104,6 +105,8 @@ class NodeMessage(_message.Message):
     def final(self) -> _records_pb2.Final: ...
     @_builtins.property
     def failure(self) -> Global___Failure: ...
+    @_builtins.property
+    def activity(self) -> _records_pb2.Activity: ...
     def __init__(
         self,
         *,
@@ -117,12 +120,13 @@ class NodeMessage(_message.Message):
         done: Global___Done | None = ...,
         final: _records_pb2.Final | None = ...,
         failure: Global___Failure | None = ...,
+        activity: _records_pb2.Activity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "evaluation", b"evaluation", "event", b"event", "failure", b"failure", "final", b"final", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "listening", b"listening", "probed", b"probed", "ready", b"ready"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "done", b"done", "evaluation", b"evaluation", "event", b"event", "failure", b"failure", "final", b"final", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "listening", b"listening", "probed", b"probed", "ready", b"ready"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "evaluation", b"evaluation", "event", b"event", "failure", b"failure", "final", b"final", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "listening", b"listening", "probed", b"probed", "ready", b"ready"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "done", b"done", "evaluation", b"evaluation", "event", b"event", "failure", b"failure", "final", b"final", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "listening", b"listening", "probed", b"probed", "ready", b"ready"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "listening", "ready", "probed", "heartbeat", "evaluation", "event", "done", "final", "failure"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "listening", "ready", "probed", "heartbeat", "evaluation", "event", "done", "final", "failure", "activity"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 

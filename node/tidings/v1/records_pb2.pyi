@@ -320,6 +320,44 @@ class LinkArrival(_message.Message):
 Global___LinkArrival: _TypeAlias = LinkArrival  # noqa: Y015
 
 @_typing.final
+class Activity(_message.Message):
+    """What a node did in a stretch of time: spans that follow each other, in microseconds of emulated
+    time. What is neither computing nor held up in sending is waiting.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    FROM_US_FIELD_NUMBER: _builtins.int
+    LENGTH_US_FIELD_NUMBER: _builtins.int
+    COMPUTING_US_FIELD_NUMBER: _builtins.int
+    SENDING_US_FIELD_NUMBER: _builtins.int
+    node: _builtins.int
+    from_us: _builtins.int
+    @_builtins.property
+    def length_us(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def computing_us(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def sending_us(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        node: _builtins.int = ...,
+        from_us: _builtins.int = ...,
+        length_us: _abc.Iterable[_builtins.int] | None = ...,
+        computing_us: _abc.Iterable[_builtins.int] | None = ...,
+        sending_us: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["computing_us", b"computing_us", "from_us", b"from_us", "length_us", b"length_us", "node", b"node", "sending_us", b"sending_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Activity: _TypeAlias = Activity  # noqa: Y015
+
+@_typing.final
 class Final(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
