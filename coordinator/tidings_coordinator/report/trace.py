@@ -57,15 +57,15 @@ def trace_events(run: Run) -> Iterator[dict[str, Any]]:
             } | ({} if span.state else {"args": shares})
     shown = [event for event in run.events if event["event"] != "received"]
     for event in shown[:_MAX_EVENTS]:
-        node = event.get("node")
+        about = event.get("node")
         yield {
             "ph": "i",
             "pid": _NODES,
-            "tid": node or 0,
+            "tid": about or 0,
             "ts": _us(event["time_s"]),
             "name": event["event"],
             "cat": "event",
-            "s": "p" if node is None else "t",
+            "s": "p" if about is None else "t",
         }
     yield from _faults(run)
 
