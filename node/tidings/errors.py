@@ -132,3 +132,15 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return f"{hint}(valid: {', '.join(valid) or 'none'})"
+
+
+def shown(value: object) -> str:
+    """A value as it is written in a file, cut where it is long.
+
+    >>> shown(None), shown(True), shown("1")
+    ('nothing', 'true', "'1'")
+    """
+    if value is None or isinstance(value, bool):
+        return {None: "nothing", True: "true", False: "false"}[value]
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

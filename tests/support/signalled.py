@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import signal
 import sys
 import time
@@ -20,7 +19,6 @@ from tidings_coordinator.control.conductor import Conductor
 from tidings_coordinator.control.watch import Watcher
 from tidings_coordinator.experiment.load import load
 from tidings_coordinator.launchers.base import NodeGroup
-from tidings_coordinator.launchers.compose import ComposeNodes
 from tidings_coordinator.planning import plan
 from tidings_coordinator.records.keeping import Commission, kept
 
@@ -67,21 +65,6 @@ async def freeze_and_thaw(group: NodeGroup, rows: Rows, seen: Seen) -> None:
     seen["went on"] = True
 
 
-async def cut_off_and_back(group: ComposeNodes, seen: Seen) -> None:
-    """The networks of the victim's container: before, without, and with the data network again."""
-    found = [_networks(group)]
-    for cut in (True, False):
-        await group.isolate(VICTIM, cut)
-        found.append(_networks(group))
-    seen["networks"] = found
-
-
-def _networks(group: ComposeNodes) -> list[str]:
-    """Short names: "control", "data"."""
-    settings = group.container(VICTIM).attrs["NetworkSettings"]
-    return sorted(re.split("[-_]", name)[-1] for name in settings["Networks"])
-
-
 async def conduct(file: Path, source: str, out: Path) -> Seen:
     """The run, from the start to the death of the victim."""
     experiment = load(file)
@@ -97,10 +80,7 @@ async def conduct(file: Path, source: str, out: Path) -> Seen:
 
         async def interfere() -> None:
             await rows.until(lambda: min(map(rows.of, range(len(run.nodes)))), 2)
-            if launcher.can.abilities.get("pause"):
-                await freeze_and_thaw(group, rows, seen)
-            if isinstance(group, ComposeNodes):
-                await cut_off_and_back(group, seen)
+            await freeze_and_thaw(group, rows, seen)
             await group.signal(VICTIM, signal.SIGKILL)
 
         interfering = asyncio.ensure_future(interfere())

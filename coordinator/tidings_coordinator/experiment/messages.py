@@ -8,7 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from tidings.errors import nearest
+from tidings.errors import nearest, shown
 from tidings_coordinator.experiment.yaml_loader import Path
 
 _EXPECTED = {
@@ -53,14 +53,6 @@ def _explain(error: ErrorDetails, model: type[BaseModel]) -> tuple[Path, str]:
         case kind:
             expected = _EXPECTED.get(kind, error["msg"])
             return path, f"{expected.format(**context)}, got {shown(value)}"
-
-
-def shown(value: object) -> str:
-    """A value as it is written in the file, cut where it is long."""
-    if value is None or isinstance(value, bool):
-        return {None: "nothing", True: "true", False: "false"}[value]
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _keys(model: type[BaseModel], path: Path) -> list[str]:

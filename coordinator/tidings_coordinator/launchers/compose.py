@@ -48,7 +48,7 @@ _DOWN_S = 60.0
 _RUNS = (
     "tests/deploy/test_compose.py::test_the_quickstart_reaches_its_accuracy_as_the_simulator_says"
 )
-_SIGNALS = "tests/deploy/test_compose.py::test_containers_are_frozen_thawed_cut_off_and_killed"
+_KILLED = "tests/deploy/test_compose.py::test_a_killed_node_fails_the_run_and_says_how_it_ended"
 
 
 @launchers.register("compose")
@@ -80,9 +80,7 @@ class Compose(Launcher):
                 "::test_the_kernel_imposes_the_rate_inside_the_containers"
             ),
             "tls": Shown(_RUNS),
-            "kill": Shown(_SIGNALS),
-            "pause": Shown(_SIGNALS),
-            "isolate": Shown(_SIGNALS),
+            "kill": Shown(_KILLED),
         },
     )
 
@@ -216,7 +214,7 @@ class ComposeNodes(NodeGroup):
 
     async def signal(self, node: int, number: int) -> None:
         """Signal the node's process; a stop freezes its whole container, a continue thaws it."""
-        container = await asyncio.to_thread(self.container, node)
+        container = await asyncio.to_thread(self._container, node)
         if number == signal.SIGSTOP:
             await asyncio.to_thread(container.pause)
         elif number == signal.SIGCONT:
@@ -230,21 +228,20 @@ class ComposeNodes(NodeGroup):
 
     def _isolate(self, node: int, cut: bool) -> None:
         (data,) = self._docker.networks.list(names=[f"{project_of(self._run)}_data"])
-        container = self.container(node)
+        container = self._container(node)
         if cut:
             data.disconnect(container)
         else:
             data.connect(container, aliases=[service(node), data_name(node)])
 
-    def container(self, node: int) -> Any:
-        """What Docker says of a node's container, as of now; for use in threads."""
+    # -- in threads --------------------------------------------------------------------------------
+
+    def _container(self, node: int) -> Any:
         label = [f"{RUN_LABEL}={self._run}", f"{NODE_LABEL}={node}"]
         found = self._docker.containers.list(all=True, filters={"label": label})
         if not found:
             raise RunError(f"node {node} has no container")
         return found[0]
-
-    # -- in threads --------------------------------------------------------------------------------
 
     def _keep_logs(self, docker: Any) -> None:
         if self._order is None:
