@@ -40,7 +40,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from tidings.errors import ConfigError, UnknownKind, nearest
+from tidings.errors import ConfigError, UnknownKind, nearest, shown
 
 T = TypeVar("T", bound="Plugin")
 
@@ -176,7 +176,9 @@ class Plugin:
         if isinstance(value, str):
             value = {tag: value}
         if not isinstance(value, Mapping):
-            raise ConfigError(f"a {singular} is written as {{{tag}: NAME, ...}}, got {value!r}")
+            raise ConfigError(
+                f"a {singular} is written as {{{tag}: NAME, ...}}, got {shown(value)}"
+            )
         parameters = dict(value)
         kind = parameters.pop(tag, None)
         if not isinstance(kind, str):
@@ -289,7 +291,7 @@ def from_pydantic(error: ValidationError) -> ConfigError:
         return ConfigError(context["text"], (*path, *context["path"]))
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] != "value_error":
-        message = f"{message[0].lower()}{message[1:]}, got {first['input']!r}"
+        message = f"{message[0].lower()}{message[1:]}, got {shown(first['input'])}"
     return ConfigError(message, path)
 
 

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from tidings.errors import ConfigError, UnknownKind, UserError
+from tidings.errors import ConfigError, UnknownKind, UserError, shown
 from tidings.registry import LocalPath, Plugin, Registry, base_directory, from_pydantic
 from tidings.units import Duration, Ratio
 
@@ -106,7 +106,7 @@ def test_config_builds_the_same_member_again() -> None:
         ({"seeds": 1}, "a fruit needs a kind; (valid: apple, basket)", ()),
         ({"kind": 3}, "a fruit needs a kind; (valid: apple, basket)", ()),
         (7, "a fruit is written as {kind: NAME, ...}, got 7", ()),
-        (None, "a fruit is written as {kind: NAME, ...}, got None", ()),
+        (None, "a fruit is written as {kind: NAME, ...}, got nothing", ()),
         ({"kind": "apple", "seeds": -1}, "'apple': seeds must not be negative, got -1", ()),
     ],
 )
@@ -147,7 +147,7 @@ def test_a_key_that_is_no_text() -> None:
 def test_scalars_are_taken_as_written(key: str, value: object) -> None:
     message, path = refusal({"kind": "apple", "seeds": 1} | {key: value})
     assert path[0] == key
-    assert repr(value if key != "layers" or value == 3 else "x") in message
+    assert shown(value if key != "layers" or value == 3 else "x") in message
 
 
 def test_none_is_a_value_of_an_optional_parameter() -> None:

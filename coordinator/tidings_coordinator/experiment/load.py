@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from tidings.errors import UserError
+from tidings.errors import UserError, shown
 from tidings.registry import base_directory
 from tidings_coordinator.checks.base import Check
 from tidings_coordinator.experiment.errors import ExperimentError
 from tidings_coordinator.experiment.expectations import Expectations
 from tidings_coordinator.experiment.locator import Locator, label_of
-from tidings_coordinator.experiment.messages import explain, shown
+from tidings_coordinator.experiment.messages import explain
 from tidings_coordinator.experiment.model import Experiment
 from tidings_coordinator.experiment.overrides import Override, expand
 from tidings_coordinator.experiment.section import Section

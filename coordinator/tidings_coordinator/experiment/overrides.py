@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tidings.errors import shown
 from tidings_coordinator.experiment.errors import ExperimentError
-from tidings_coordinator.experiment.messages import shown
 from tidings_coordinator.experiment.yaml_loader import Path, YamlError, parse
 
 _KEY = re.compile(r"[^.=\s]+(\.[^.=\s]+)*")
