@@ -121,6 +121,7 @@ def _plan(experiment: Experiment, run: str) -> RunPlan:
     plans = tuple(_node_plan(experiment, run, schedule, roles[node], node) for node in range(nodes))
     planned = RunPlan(run, experiment, schedule, roles, topology.layout(union), plans)
     _check_problem(planned)
+    _check_attack(planned)
     demands.check(experiment)
     if experiment.network.enforce == "kernel":
         planned.check_links(kernel.check)
@@ -137,6 +138,17 @@ def _check_problem(run: RunPlan) -> None:
         run.experiment.protocol.check_problem(problem)
     except ValueError as error:
         raise ConfigError(str(error), ("protocol",)) from error
+
+
+def _check_attack(run: RunPlan) -> None:
+    """Whether the attack can be carried out on this problem."""
+    byzantine = run.experiment.byzantine
+    if byzantine is None:
+        return
+    try:
+        byzantine.attack.poison(run.parts.problem)
+    except ValueError as error:
+        raise ConfigError(str(error), ("byzantine", "attack")) from error
 
 
 def _check(experiment: Experiment, schedule: Schedule, roles: tuple[str, ...]) -> None:

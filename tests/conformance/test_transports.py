@@ -49,6 +49,21 @@ SYNCHRONOUS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "fed_avg": ("star", {"kind": "fed_avg", "lr": 0.05, "participation": "60%"}),
+    "byz_vr_marina": (
+        "star",
+        {"kind": "byz_vr_marina", "lr": 0.05, "p": 0.3, "compressor": "qsgd"},
+    ),
+    "byz_vr_marina_pp": (
+        "star",
+        {
+            "kind": "byz_vr_marina_pp",
+            "lr": 0.05,
+            "p": 0.3,
+            "participation": "60%",
+            "compressor": {"kind": "rand_k", "ratio": "20%"},
+            "aggregator": {"kind": "bucketing", "f": 1, "then": "median"},
+        },
+    ),
     "time-varying": ("one_peer_exponential", {"kind": "d_psgd", "lr": 0.05}),
 }
 

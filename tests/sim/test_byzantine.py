@@ -13,7 +13,7 @@ import torch
 from support.plans import IDEAL, LINK, QUADRATIC, plans
 from support.recording import Recorder, counters, refused
 
-from tidings.api import Attack, Node, Protocol, View, Weights
+from tidings.api import Attack, Node, Problem, Protocol, View, Weights
 from tidings.api.plugins import Knowledge
 from tidings.runtime.simulation import simulate
 
@@ -110,6 +110,98 @@ def test_an_attacker_draws_from_a_stream_of_its_own() -> None:
         return [float(node.rng("batch").random()) for node in simulate(made).nodes]
 
     assert gradients(()) == gradients((2,))
+
+
+# -- the omniscient --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Omniscient(Equivocate):
+    """The same, of one who sees everybody."""
+
+    knowledge: ClassVar[Knowledge] = "omniscient"
+
+
+@dataclass(frozen=True)
+class Together(Gossip):
+    """The same; nobody is a round ahead."""
+
+    synchronous = True
+
+
+def test_the_omniscient_see_those_that_they_have_no_link_to() -> None:
+    attack = Omniscient()
+    result = simulate(plans(6, "ring", Together(), rounds=3, attackers=(1, 3), attack=attack))
+    for view in attack.views:
+        assert view.sources[1:] == (0, 2, 4, 5)
+        assert view.honest[1:, 0].tolist() == [10, 12, 14, 15]
+        assert (view.nodes, view.attackers) == (6, 2)
+    assert {view.round for view in attack.views} == {0, 1, 2}
+    assert refused(result) == {}
+
+
+def test_the_omniscient_among_clients_see_those_that_were_drawn() -> None:
+    attack = Omniscient()
+    protocol = {"kind": "fed_avg", "lr": 0.05, "participation": "50%"}
+    result = simulate(plans(9, "star", protocol, ALIKE, 20, attackers=(2, 5), attack=attack))
+    assert result.time_s < 10.0
+    assert {view.nodes for view in attack.views} == {4}
+    for view in attack.views:
+        drawn = set(view.sources)
+        assert len(drawn) == 4 - view.attackers + 1
+        assert drawn & {0, 2, 5} == {view.sources[0]}
+    assert {view.attackers for view in attack.views} == {1, 2}
+
+
+def test_an_omniscient_attacker_does_not_wait_for_the_dead() -> None:
+    protocol = {"kind": "d_psgd", "lr": 0.05}
+    attack = {"kind": "alie", "knowledge": "omniscient"}
+    made = plans(
+        6, "ring", protocol, ALIKE, 6, attackers=(1,), attack=attack, wait_s=5.0, wait_for="live"
+    )
+    result = simulate(made, crash_before_send={4: 0}, suspect_after_s=1.0)
+    assert result.time_s < 4.0
+
+
+def test_an_omniscient_attacker_in_an_asynchronous_run_takes_what_there_is() -> None:
+    protocol = {"kind": "ad_psgd", "lr": 0.05}
+    attack = {"kind": "ipm", "knowledge": "omniscient"}
+    made = plans(5, "ring", protocol, ALIKE, rounds=20, attackers=(1,), attack=attack)
+    assert simulate(made).time_s < 10.0
+
+
+# -- poisoned data ---------------------------------------------------------------------------------
+
+
+def test_label_flip_is_honest_work_on_wrong_classes() -> None:
+    digits: dict[str, Any] = {"kind": "digits", "hidden": 8, "batch_size": None}
+    protocol = {"kind": "d_psgd", "lr": 0.1}
+    options: dict[str, Any] = {"attackers": (1,), "attack": "label_flip", "link": IDEAL}
+    result = simulate(plans(3, "complete", protocol, digits, 1, **options))
+    locals_ = [Problem.parse(digits).local(node, 3, 1) for node in range(3)]
+    x = locals_[0].initial()
+    flipped = locals_[1].relabelled(lambda classes, count: count - 1 - classes)
+    gradients = [problem.full_gradient(x) for problem in (locals_[0], flipped, locals_[2])]
+    assert not torch.allclose(gradients[1], locals_[1].full_gradient(x), atol=1e-3)
+    want = x - 0.1 * sum(gradients, start=torch.zeros_like(x)) / 3
+    for node in result.nodes:
+        torch.testing.assert_close(node.model, want, atol=1e-5, rtol=1e-4)
+    # what is measured is what the others measure
+    assert flipped.evaluate(x) == locals_[1].evaluate(x)
+
+
+def test_only_the_source_class_is_changed() -> None:
+    local = Problem.parse({"kind": "digits", "hidden": 8}).local(0, 2, 1)
+    attack = Attack.parse({"kind": "label_flip", "source": 3, "target": 8})
+    poisoned = attack.poison(local)
+    before, after = (p.data.targets[torch.from_numpy(p.rows)] for p in (local, poisoned))  # type: ignore[attr-defined]
+    assert (before[before != after] == 3).all()
+    assert (after[before == 3] == 8).all()
+    assert int((before == 3).sum()) > 0
+    with pytest.raises(ValueError, match="must be classes: 0 to 9"):
+        Attack.parse({"kind": "label_flip", "source": 3, "target": 10}).poison(local)
+    with pytest.raises(ValueError, match="no classes"):
+        attack.poison(Problem.parse(QUADRATIC).local(0, 2, 1))
 
 
 # -- nobody gets stuck -----------------------------------------------------------------------------

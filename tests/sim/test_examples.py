@@ -17,6 +17,7 @@ FILES = sorted(EXAMPLES.glob("*.yaml"))
 SHORT: dict[str, tuple[list[str], float]] = {
     "asynchronous-straggler": (["stop.time=5s"], 0.65),
     "byzantine-regular": (["stop.rounds=50"], 0.8),
+    "byz-vr-marina-pp": (["stop.rounds=60"], 0.9),
     "compressed-ring": (["stop.rounds=40"], 0.4),
     "error-feedback-star": (["stop.rounds=30"], 0.75),
     "dadao-ring": ([], 69.83),

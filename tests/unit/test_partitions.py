@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidings.api import Dataset, Partition
+from tidings.api import Dataset, Partition, Problem
 from tidings.errors import ConfigError
 
 pytestmark = pytest.mark.unit
@@ -254,3 +255,16 @@ def test_feature_shift_refuses_tokens_and_rotated_tables() -> None:
 def test_impossible_parameters(config: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         Partition.parse(config)
+
+
+def test_copies_are_the_one_partition_that_deals_out_everything_to_all() -> None:
+    copies = Partition.parse("copies")
+    assert not copies.disjoint
+    for share in split(copies, toy(20, 3, 2), 4):
+        assert share.tolist() == list(range(20))
+    assert all(Partition.parse(given).disjoint for given in ALL)
+    problem = {"kind": "logistic_regression", "dataset": "breast_cancer", "partition": "copies"}
+    first, last = (Problem.parse(problem).local(node, 3, 1) for node in (0, 2))
+    x = first.initial() + 0.1
+    assert first.samples == last.samples > 400
+    assert torch.equal(first.full_gradient(x), last.full_gradient(x))

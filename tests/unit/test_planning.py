@@ -141,3 +141,21 @@ def test_rows_that_are_too_few_name_the_line_of_the_protocol() -> None:
 
 def test_where_it_is_written_is_no_part_of_an_experiment() -> None:
     assert loads(FILE, "a/x.yaml") == loads(f"# a comment\n{FILE}", "b/x.yaml")
+
+
+BYZANTINE = "byzantine: {{on: [1], attack: {}}}"
+
+
+def test_an_omniscient_attack_needs_the_simulator() -> None:
+    attack = BYZANTINE.format("{kind: alie, knowledge: omniscient}")
+    with pytest.raises(UserError, match=r"byzantine\.attack: .*launchers that can: simulator"):
+        planned("{kind: d_psgd, lr: 1}", "ring", attack)
+    planned("{kind: d_psgd, lr: 1}", "ring", f"{attack}\nlauncher: simulator")
+    wrapped = BYZANTINE.format("{kind: equivocation, attack: {kind: mimic, knowledge: omniscient}}")
+    with pytest.raises(UserError, match=r"byzantine\.attack: .* show an attacker"):
+        planned("{kind: d_psgd, lr: 1}", "ring", wrapped)
+
+
+def test_labels_cannot_be_flipped_where_there_are_none() -> None:
+    with pytest.raises(UserError, match=r"byzantine\.attack: .* has no classes"):
+        planned("{kind: d_psgd, lr: 1}", "ring", BYZANTINE.format("label_flip"))

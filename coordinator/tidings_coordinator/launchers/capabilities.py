@@ -12,7 +12,9 @@ from typing import Literal
 
 from tidings.runtime.plan import TransportKind
 
-Ability = Literal["kernel_links", "tls", "kill", "pause", "isolate", "restart", "join"]
+Ability = Literal[
+    "kernel_links", "tls", "kill", "pause", "isolate", "restart", "join", "omniscience"
+]
 
 #: what a launcher with the ability can do, in the order of the table
 ABILITIES: dict[Ability, str] = {
@@ -23,6 +25,7 @@ ABILITIES: dict[Ability, str] = {
     "isolate": "take a node off its network from outside",
     "restart": "start a node again during the run",
     "join": "let a node come later",
+    "omniscience": "show an attacker what nodes send that it has no link to",
 }
 
 

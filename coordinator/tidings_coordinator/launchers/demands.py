@@ -28,6 +28,9 @@ def demands(experiment: Experiment) -> Iterator[Demand]:
     """All of them, in the order of the file."""
     if experiment.network.enforce == "kernel":
         yield Demand(("network", "enforce"), "kernel_links", "user")
+    byzantine = experiment.byzantine
+    if byzantine is not None and byzantine.attack.knowledge == "omniscient":
+        yield Demand(("byzantine", "attack"), "omniscience", "knowledge: neighbors")
     if experiment.security.tls == "always" and not experiment.launcher.virtual:
         yield Demand(("security", "tls"), "tls", "auto")
 

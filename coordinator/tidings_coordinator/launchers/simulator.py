@@ -24,5 +24,9 @@ class Simulator(Launcher):
                 "tests/deploy/test_netns.py::test_the_kernel_imposes_the_rate_that_was_asked_for",
                 "its links are the model of both kinds",
             ),
+            "omniscience": Shown(
+                "tests/sim/test_byzantine.py"
+                "::test_the_omniscient_see_those_that_they_have_no_link_to"
+            ),
         },
     )

@@ -46,7 +46,7 @@ class MDA(PointRule):
 def tightest(squared: torch.Tensor, f: int) -> list[int]:
     """The m - f rows of the smallest diameter, then of the smallest sum of squared distances."""
     rows = range(len(squared))
-    diameters = squared.unique().tolist()
+    diameters = sorted(set(squared.flatten().tolist()))
     low, high = 0, len(diameters) - 1
     while low < high:
         middle = (low + high) // 2

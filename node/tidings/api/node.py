@@ -112,6 +112,9 @@ class Node(ABC):
     #: The current model, (d,) float32: what is evaluated and what the run ends with. Protocols set
     #: it, or set it once and change it in place.
     model: torch.Tensor
+    #: who sends in this round, where the protocol draws some of the nodes and this one knows them.
+    #: Protocols set it; attackers look at it.
+    cohort: tuple[int, ...] | None = None
 
     # -- the graph ---------------------------------------------------------------------------
 

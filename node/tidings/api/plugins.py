@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -152,7 +152,7 @@ Aggregator.registry = aggregators
 
 # -- attacks -----------------------------------------------------------------------------------
 
-Knowledge = Literal["own", "neighbors"]
+Knowledge = Literal["own", "neighbors", "omniscient"]
 
 
 @dataclass(frozen=True)
@@ -161,25 +161,45 @@ class View:
 
     #: the vectors of this round that it knows to be honest, own honest computation first: (m, d)
     honest: torch.Tensor
-    #: nodes in the receiver's view of the world: the attacker's neighbourhood, itself included
+    #: nodes in the receiver's view of the world: those that send in this round where the attacker
+    #: knows (``Node.cohort``, or all if it is omniscient), else its neighbourhood with itself
     nodes: int
     #: how many of those are attackers
     attackers: int
     #: who will get the message; an attacker may tell each receiver something else
     receiver: int
+    #: whose the rows of ``honest`` are
+    sources: tuple[int, ...] = ()
+    round: int = 0
+    #: the attacker's own model now and at the start, (d,); empty where it has none
+    model: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    start: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    #: what the attacker has kept from earlier messages of this kind; its own, to be changed
+    memory: dict[str, Any] = field(default_factory=dict)
 
 
 class Attack(Plugin):
-    """What a Byzantine node sends instead of the honest message. Wraps its outgoing messages."""
+    """What a Byzantine node sends instead of the honest message. Wraps its outgoing messages.
+
+    Or what it learns from instead of its data: :meth:`poison`.
+    """
 
     registry: ClassVar[Registry[Attack]]
     #: "own": its own honest computation only; "neighbors": a rushing adversary that first waits for
-    #: what its honest neighbours send in the same round
-    knowledge: ClassVar[Knowledge] = "own"
+    #: what its honest neighbours send in the same round; "omniscient": that waits for all honest
+    #: nodes, which only the simulator can show it
+    knowledge: Knowledge = "own"
 
     @abstractmethod
     def corrupt(self, honest: torch.Tensor, view: View, rng: np.random.Generator) -> torch.Tensor:
         """The vector to send in place of ``honest`` ((d,) float32), as a new tensor."""
+
+    def poison(self, problem: LocalProblem) -> LocalProblem:
+        """What the attacker computes on in place of its share of the problem; the share itself.
+
+        ValueError where the problem is none that it can poison.
+        """
+        return problem
 
 
 attacks: Registry[Attack] = Registry("attacks", "tidings.attacks")
@@ -219,6 +239,10 @@ class Smoothness:
     def quadratic_mean(self) -> float:
         """sqrt((1/n) sum_i L_i^2), at least the arithmetic mean and at most sqrt(n) times it."""
         return math.sqrt(sum(constant**2 for constant in self.local) / len(self.local))
+
+
+#: (classes of samples as int64, number of classes) -> other classes, a new array
+Relabel = Callable[[np.ndarray, int], np.ndarray]
 
 
 class LocalProblem:
@@ -269,6 +293,10 @@ class LocalProblem:
         Optional; :attr:`has_full_gradient` tells whether it is there.
         """
         raise NotImplementedError(f"{type(self).__name__} has no full gradient")
+
+    def relabelled(self, relabel: Relabel) -> LocalProblem:
+        """This share with other classes on the training samples; ValueError where it has none."""
+        raise ValueError(f"{type(self).__name__} has no classes that could be changed")
 
     @property
     def has_full_gradient(self) -> bool:
@@ -323,13 +351,16 @@ class Dataset:
 
 
 class Partition(Plugin):
-    """How the training samples are dealt out to the nodes: every sample to exactly one."""
+    """How the training samples are dealt out to the nodes."""
 
     registry: ClassVar[Registry[Partition]]
+    #: whether every sample goes to exactly one node
+    disjoint: ClassVar[bool] = True
 
     @abstractmethod
     def split(self, data: Dataset, nodes: int, rng: np.random.Generator) -> Sequence[np.ndarray]:
-        """``nodes`` arrays of sample indices; together they hold each index exactly once."""
+        """``nodes`` arrays of sample indices; where :attr:`disjoint`, together
+        they hold each index exactly once."""
 
     def transform(self, data: Dataset, node: int, nodes: int) -> Dataset:
         """What node ``node`` sees of its samples (feature shift); the identity by default."""

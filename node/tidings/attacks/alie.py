@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import ClassVar
 
 import numpy as np
 import torch
 
 from tidings.api import Attack, View, attacks
-from tidings.api.plugins import Knowledge
+from tidings.attacks.knowledge import Others
 
 
 @attacks.register("alie")
@@ -37,7 +36,8 @@ class ALIE(Attack):
     """
 
     z: float | None = None
-    knowledge: ClassVar[Knowledge] = "neighbors"
+    #: "neighbors", or "omniscient": on a star clients hear no other client
+    knowledge: Others = "neighbors"
 
     def __post_init__(self) -> None:
         if self.z is not None and not math.isfinite(self.z):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
 
 from tidings.api import Attack, View, attacks
-from tidings.api.plugins import Knowledge
+from tidings.attacks.knowledge import Others
 
 
 @attacks.register("ipm")
@@ -29,7 +28,8 @@ class IPM(Attack):
     """
 
     epsilon: float = 0.5
-    knowledge: ClassVar[Knowledge] = "neighbors"
+    #: "neighbors", or "omniscient": on a star clients hear no other client
+    knowledge: Others = "neighbors"
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.epsilon) and self.epsilon > 0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import threading
 from abc import abstractmethod
@@ -13,6 +14,7 @@ import torch
 from torch.nn import functional
 
 from tidings.api import Dataset, LocalProblem, Partition, Problem
+from tidings.api.plugins import Relabel
 from tidings.problems.batches import Batches, Sampling, check_batch_size
 from tidings.problems.flat import FlatModule
 from tidings.problems.seeding import build_module, generator
@@ -145,6 +147,18 @@ class LocalSupervised(LocalProblem):
             total += self._gradient(x, rows, l2=0.0).double() * (len(rows) / self.samples)
         return total.add_(x, alpha=self.problem.l2).float()
 
+    def relabelled(self, relabel: Relabel) -> LocalProblem:
+        """The same samples with other classes; the test set stays."""
+        targets = self.data.targets[self.rows].numpy()
+        if targets.dtype != np.int64:
+            raise ValueError("targets are numbers, no classes that could be changed")
+        changed = relabel(targets, int(self.common.train.targets.max()) + 1)
+        other = copy.copy(self)
+        other.data = Tensors(Dataset(self.data.features[self.rows].numpy(), changed), "relabelled")
+        other.rows = np.arange(self.samples)
+        other._batches = Batches(self.samples, self.problem.batch_size, self.problem.sampling)
+        return other
+
     def _gradient(self, x: torch.Tensor, rows: np.ndarray, l2: float | None = None) -> torch.Tensor:
         batch = torch.from_numpy(rows)
         worker = self.common.worker()
@@ -203,7 +217,7 @@ class Common:
         self.train, self.test = _load(key)
         partition = self.problem.partition
         self.shares = partition.split(self.train.dataset, nodes, generator(seed, "partition"))
-        _check_shares(self.shares, nodes, len(self.train.dataset), partition.kind)
+        _check_shares(self.shares, nodes, len(self.train.dataset), partition)
         self.shifted = type(partition).transform is not Partition.transform
         if self.shifted:
             self.test = self._shift_test()
@@ -265,12 +279,18 @@ def _load(key: _Key) -> tuple[Tensors, Tensors]:
     return Tensors(train, "training"), Tensors(test, "test")
 
 
-def _check_shares(shares: Sequence[np.ndarray], nodes: int, samples: int, kind: str) -> None:
+def _check_shares(
+    shares: Sequence[np.ndarray], nodes: int, samples: int, partition: Partition
+) -> None:
     empty = [node for node, share in enumerate(shares) if len(share) == 0]
     if empty or len(shares) != nodes:
         node = empty[0] if empty else len(shares)
         raise ValueError(
-            f"partition '{kind}' of {samples} samples over {nodes} nodes leaves node {node} none"
+            f"partition '{partition.kind}' of {samples} samples over {nodes} nodes "
+            f"leaves node {node} none"
         )
-    if not np.array_equal(np.sort(np.concatenate(shares)), np.arange(samples)):
-        raise ValueError(f"partition '{kind}' does not deal out every sample exactly once")
+    dealt = np.sort(np.concatenate(shares))
+    if partition.disjoint and not np.array_equal(dealt, np.arange(samples)):
+        raise ValueError(
+            f"partition '{partition.kind}' does not deal out every sample exactly once"
+        )

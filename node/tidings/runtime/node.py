@@ -44,12 +44,16 @@ class RuntimeNode(Reception):
         self._exchanger = Exchanger(
             plan.node, self._handshake, retry_s, self._suspected, carried_by(self.protocol)
         )
-        self._attacker = attacker_for(plan, self.protocol, self._spy)
+        self._attacker = attacker_for(
+            plan, plan.attack, self.protocol, self, self._spy, world.oracle
+        )
+        if self._attacker is not None:
+            self.problem = self._attacker.attack.poison(parts.problem)
         self._rngs: dict[str, np.random.Generator] = {}
         self._ended = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
         self._answers: asyncio.Task[None] | None = None
-        self._reporter = Reporter(plan, self.problem, world)
+        self._reporter = Reporter(plan, parts.problem, world)
 
     # -- life ----------------------------------------------------------------------------
 
@@ -187,6 +191,8 @@ class RuntimeNode(Reception):
             return Outcome.REFUSED
         if self._attacker is not None:
             message = await self._attacker.rewrite(message, target)
+        elif self._world.oracle is not None:
+            self._world.oracle.post(self.id, self.round, message)
         await self._transmit(target, message, None)
         return Outcome.UNKNOWN
 
@@ -195,6 +201,9 @@ class RuntimeNode(Reception):
             await super().send_all(outgoing)
             return
         # a broadcast is encoded once, and is one snapshot of the sender's tensors
+        if self._world.oracle is not None:
+            for message in outgoing.values():
+                self._world.oracle.post(self.id, self.round, message)
         distinct = {id(message): message for message in outgoing.values()}
         encoded = {key: self.codec.encode(m, self.round) for key, m in distinct.items()}
         for target in sorted(outgoing):

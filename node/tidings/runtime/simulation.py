@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from tidings.api import Attack, Protocol
 from tidings.errors import Deadlock, NodeCrashed, RunError
 from tidings.runtime.node import RuntimeNode
+from tidings.runtime.oracle import Oracle
 from tidings.runtime.parts import Parts
 from tidings.runtime.plan import NodePlan
 from tidings.runtime.world import World
@@ -76,6 +78,7 @@ class _SimulatedWorld(World):
     def __init__(self, plan: NodePlan, run: _Run) -> None:
         self._run = run
         self.clock = _VirtualClock(run.loop)
+        self.oracle = run.oracle
         self.transport = run.network.join(plan.node, plan.links, plan.nic, plan.chunk_bytes)
 
     async def compute(self, work: Callable[[], R], cost_s: float | None, factor: float) -> R:
@@ -99,9 +102,12 @@ class _Run:
         self.loop = loop
         self.observer = observer
         self.network = MemoryNetwork(loop, plans[0].seed)
+        self.oracle = _oracle(plans)
         self.nodes = [
             RuntimeNode(plan, Parts.of(plan), _SimulatedWorld(plan, self)) for plan in plans
         ]
+        if self.oracle is not None:
+            self.oracle.nodes = self.nodes
         self.reason: str | None = None
         self._stopped = asyncio.Event()
         loop.on_deadlock = self._deadlock
@@ -160,6 +166,14 @@ class _Run:
 
     def _deadlock(self) -> Exception:
         return Deadlock(deadlock_text({node.id: node.waiting.describe() for node in self.nodes}))
+
+
+def _oracle(plans: Sequence[NodePlan]) -> Oracle | None:
+    """One, where an attacker needs it."""
+    planned = (plan.attack for plan in plans if plan.attack is not None)
+    if not any(Attack.parse(attack.config).knowledge == "omniscient" for attack in planned):
+        return None
+    return Oracle(Protocol.parse(plans[0].protocol).synchronous, plans[0].wait_s)
 
 
 async def _end(node: RuntimeNode) -> None:

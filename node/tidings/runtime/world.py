@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tidings.api.node import Clock
+from tidings.runtime.oracle import Oracle
 from tidings.transports.base import Transport
 from tidings.v1 import records_pb2 as records
 
@@ -22,6 +23,8 @@ class World(ABC):
     native: bool
     #: loop seconds per emulated second
     time_scale: float = 1.0
+    #: shows omniscient attackers what all send, where that is possible
+    oracle: Oracle | None = None
 
     @abstractmethod
     async def compute(self, work: Callable[[], R], cost_s: float | None, factor: float) -> R:

@@ -73,7 +73,7 @@ class FedAvg(Protocol):
         drawn = max(1, math.ceil(self.participation * len(node.neighbors)))
         for _ in node.rounds():
             clients = node.rng("clients").choice(node.neighbors, drawn, replace=False)
-            chosen = tuple(sorted(map(int, clients)))
+            chosen = node.cohort = tuple(sorted(map(int, clients)))
             await node.send_all({k: Global(node.model, False) for k in chosen})
             inbox = await node.gather(Update, of=chosen)
             total = sum(update.samples for update in inbox.values())
