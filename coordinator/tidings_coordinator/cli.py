@@ -106,12 +106,15 @@ def render(
     out: Annotated[
         Path | None, typer.Option("--out", help="a directory to be made, for kubectl apply -k")
     ] = None,
+    kind: Annotated[
+        str, typer.Option(help="only objects of this kind; Secret: new ones for kept manifests")
+    ] = "",
 ) -> None:
     """Print the Kubernetes manifests of an experiment, for kubectl apply -f -."""
-    from tidings_coordinator.kubernetes.kustomize import manifests, write
+    from tidings_coordinator.kubernetes.kustomize import manifests, only, write
 
     objects = manifests(load(file, _settings(overrides, "kubernetes")), instance)
-    write(objects, out)
+    write(only(kind, objects), out)
 
 
 @app.command()

@@ -20,7 +20,7 @@ from support.runs import SMALL
 
 from tidings.errors import UserError
 from tidings_coordinator.experiment.load import load, loads
-from tidings_coordinator.kubernetes.kustomize import file_name, manifests, write
+from tidings_coordinator.kubernetes.kustomize import file_name, manifests, only, write
 from tidings_coordinator.kubernetes.release import Release
 from tidings_coordinator.kubernetes.render import as_yaml, render
 
@@ -35,7 +35,9 @@ WORKLOADS = ("jobs", "jobset", "mpi")
 
 def quickstart(workload: str) -> list[Object]:
     settings = ["launcher=kubernetes", f"launcher.workload={workload}"]
-    return manifests(load(QUICKSTART, settings), "tidings")
+    found = manifests(load(QUICKSTART, settings), "tidings")
+    # made anew every time, and never kept
+    return [manifest for manifest in found if manifest["kind"] != "Secret"]
 
 
 def everything(workload: Any) -> list[Object]:
@@ -51,7 +53,8 @@ def everything(workload: Any) -> list[Object]:
             cpu="2",
             memory="4Gi",
             workload=workload,
-            secret={"TIDINGS_TOKEN": "t0ken", "TIDINGS_CA": "-----BEGIN CERTIFICATE-----"},
+            join={"TIDINGS_TOKEN": "t0ken", "TIDINGS_CA": "-----BEGIN CERTIFICATE-----"},
+            authority={"TIDINGS_CA_KEY": "k3y"},
         )
     )
 
@@ -184,16 +187,43 @@ def test_pods_meet_the_restricted_pod_security_standard(workload: str) -> None:
             assert {"cpu", "memory"} == container["resources"]["requests"].keys()
 
 
-@pytest.mark.parametrize("workload", WORKLOADS)
-def test_secrets_are_in_a_secret_and_nowhere_else(workload: str) -> None:
+@pytest.mark.parametrize("workload", ["jobs", "jobset"])
+def test_secrets_are_in_secrets_and_the_authoritys_key_is_the_coordinators(workload: str) -> None:
     objects = everything(workload)
-    [secret] = [o for o in objects if o["kind"] == "Secret"]
-    assert secret["data"].keys() == {"TIDINGS_TOKEN", "TIDINGS_CA"}
-    others = as_yaml(o for o in objects if o is not secret)
+    join, authority = (o for o in objects if o["kind"] == "Secret")
+    assert join["data"].keys() == {"TIDINGS_TOKEN", "TIDINGS_CA"}
+    assert authority["data"].keys() == {"TIDINGS_CA_KEY"}
+    others = as_yaml(o for o in objects if o["kind"] != "Secret")
     assert "t0ken" not in others
+    assert "k3y" not in others
     for template in _templates(workload):
-        [source] = _containers(template)[0]["envFrom"]
-        assert source["secretRef"] == {"name": secret["metadata"]["name"], "optional": True}
+        [container] = _containers(template)
+        names = [source["secretRef"]["name"] for source in container["envFrom"]]
+        own = [authority] if container["name"] == "coordinator" else []
+        # not optional: a pod waits for them rather than be in the clear
+        assert names == [o["metadata"]["name"] for o in (join, *own)]
+
+
+@pytest.mark.parametrize(
+    "settings", [["security.tls=never"], ["launcher.workload=mpi"]], ids=["never", "mpi"]
+)
+def test_runs_that_need_no_secrets_have_none(settings: list[str]) -> None:
+    experiment = loads(SMALL, overrides=["launcher=kubernetes", *settings])
+    objects = manifests(experiment, "a1")
+    assert not [o for o in objects if o["kind"] == "Secret"]
+    assert "secretRef" not in as_yaml(objects)
+
+
+def test_kept_manifests_get_new_secrets(tmp_path: Path) -> None:
+    experiment = loads(SMALL, overrides=["launcher=kubernetes"])
+    first, second = (only("Secret", manifests(experiment, "a1")) for _ in range(2))
+    assert [o["metadata"]["name"] for o in first] == ["tidings-a1-join", "tidings-a1-authority"]
+    assert first != second
+    write(first, tmp_path / "secrets")
+    modes = {p.name: p.stat().st_mode & 0o777 for p in (tmp_path / "secrets").glob("secret-*")}
+    assert modes == {"secret-join.yaml": 0o600, "secret-authority.yaml": 0o600}
+    with pytest.raises(UserError, match="no 'Sercet'; it has Job, Secret"):
+        only("Sercet", manifests(experiment, "a1"))
 
 
 def allowed(policies: list[Object], source: Object, target: Object, port: int) -> bool:
@@ -233,12 +263,14 @@ def test_policies_let_through_what_a_run_needs_and_nothing_else() -> None:
 
     assert allowed(policies, node, node, 40123)
     assert allowed(policies, node, coordinator, 7600)
+    assert allowed(policies, node, coordinator, 7601)
     assert allowed(policies, prometheus, node, 7602)
     assert allowed(policies, node, stranger, 53)
     for source, target, port in (
         (stranger, node, 40123),
         (stranger, node, 7602),
         (stranger, coordinator, 7600),
+        (stranger, coordinator, 7601),
         (neighbour_run, node, 40123),
         (neighbour_run, coordinator, 7600),
         (prometheus, node, 40123),

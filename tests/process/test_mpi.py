@@ -48,10 +48,13 @@ def test_both_ways_to_start_agree_with_the_simulator(
     if form == "mpiexec":
         node = [str(bin_of(flavor) / "python"), "-m", "tidings.runtime.main", str(file)]
         run = [*mpiexec(flavor, 5), *node, "--out", str(out), "--quiet", *UNMEASURED]
+        # rank 0 lets the others into the control plane
+        run += ["--set", "security.tls=always"]
     done = subprocess.run(
         run, env=environment(flavor), capture_output=True, text=True, timeout=DEADLINE_S
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert result(out)["security"]["tls"] is (form == "mpiexec")
     assert tidings("simulate", str(file), "--out", str(tmp_path / "sim")).returncode == 0
     assert result(out)["weights_sha256"] == result(tmp_path / "sim")["weights_sha256"]
 

@@ -251,10 +251,7 @@ class NodeAgent:
         variables: dict[str, str] = {}
         for source in spec.get("envFrom", ()):
             reference = source["secretRef"]
-            secret = self._store.get("Secret", reference["name"])
-            if secret is None and not reference.get("optional"):
-                raise TimeoutError(f'secret "{reference["name"]}" not found')
-            for key, value in (secret or {"data": {}})["data"].items():
+            for key, value in self._await("Secret", reference["name"])["data"].items():
                 variables[key] = base64.b64decode(value).decode()
         variables |= environment(pod, spec, variables)
         variables = {key: self._resolved(value) for key, value in variables.items()}

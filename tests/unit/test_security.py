@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tidings.errors import UserError
-from tidings.runtime.enrolment import invitation, make_request
-from tidings_coordinator.control.authority import Authority, BadRequest
+from tidings.runtime.enrolment import CA, invitation, make_request
+from tidings_coordinator.control.authority import CA_KEY, Authority, BadRequest
 from tidings_coordinator.control.enrolment import Enrolment
 from tidings_coordinator.control.refusals import Refusals
 from tidings_coordinator.experiment.security import Security, on_loopback
@@ -136,6 +136,31 @@ def test_an_invitation_in_each_of_its_forms(authority: Authority, tmp_path: Path
 def test_half_an_invitation_is_an_error(environment: dict[str, str], text: str) -> None:
     with pytest.raises(UserError, match=text):
         invitation(environment)
+
+
+def test_an_authority_that_somebody_else_has_made(authority: Authority) -> None:
+    environment = authority.for_nodes | authority.for_coordinator
+    given = Authority.given(environment)
+    assert given is not None
+    assert (given.token, given.certificate) == (authority.token, authority.certificate)
+    # what is secret is gone from the environment
+    assert environment.keys() == {CA}
+    certificate, _ = given.certify(3, make_request(3)[1])
+    x509.load_pem_x509_certificate(certificate).verify_directly_issued_by(
+        x509.load_pem_x509_certificate(authority.certificate)
+    )
+    assert Authority.given(dict(authority.for_nodes)) is None
+
+
+def test_an_authority_that_is_none(authority: Authority) -> None:
+    for wrong, text in (
+        ({CA_KEY: "bm9uZQ=="}, "is no key"),
+        (Authority().for_coordinator, "is not the key of the certificate"),
+    ):
+        with pytest.raises(UserError, match=text):
+            Authority.given(authority.for_nodes | wrong)
+    with pytest.raises(UserError, match="is not the key of the certificate"):
+        Authority.given(dict(authority.for_coordinator))
 
 
 def test_secrets_do_not_show(authority: Authority) -> None:

@@ -1,4 +1,9 @@
-"""A run's own certificate authority. Its key exists in this process only, and as long as it."""
+"""A run's own certificate authority.
+
+Its key exists in the coordinator's process only, and as long as it; unless nodes must be started
+before or beside the coordinator. Then whoever starts them all makes the authority, and gives its
+key to the coordinator in TIDINGS_CA_KEY.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +11,11 @@ import base64
 import datetime
 import hmac
 import secrets
+from collections.abc import MutableMapping
 from typing import TYPE_CHECKING
 
-from tidings.errors import MissingExtra
-from tidings.runtime.enrolment import preload
+from tidings.errors import MissingExtra, UserError
+from tidings.runtime.enrolment import CA, TOKEN, invitation, preload
 from tidings.transports.credentials import COORDINATOR, Credentials, node_name
 
 if TYPE_CHECKING:
@@ -20,6 +26,9 @@ if TYPE_CHECKING:
 _VALID = datetime.timedelta(days=30)
 #: clocks of other machines may be that much behind
 _SKEW = datetime.timedelta(hours=1)
+
+#: environment variable with the authority's key: PKCS#8, DER, in base64
+CA_KEY = "TIDINGS_CA_KEY"
 
 
 class BadRequest(ValueError):
@@ -46,6 +55,51 @@ class Authority:
         label = f"tidings {secrets.token_hex(8)}"
         self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, label)])
         self._certificate = self._sign(self._name, self._key.public_key(), authority=True)
+
+    @classmethod
+    def given(cls, environment: MutableMapping[str, str]) -> Authority | None:
+        """The one whose key, certificate and token are in the environment; None without a key.
+
+        Key and token are taken out. Raises UserError where they are no authority.
+        """
+        key, token = environment.pop(CA_KEY, ""), ""
+        if not key:
+            return None
+        from cryptography import x509
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        found = cls()
+        if (invited := invitation(environment)) is not None:
+            token, pem = invited
+            found._certificate = x509.load_pem_x509_certificate(pem)
+            found._name = found._certificate.subject
+        try:
+            loaded = serialization.load_der_private_key(base64.b64decode(key), password=None)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{CA_KEY} is no key: PKCS#8, DER, in base64") from error
+        public = found._certificate.public_key()
+        if not isinstance(loaded, ec.EllipticCurvePrivateKey) or loaded.public_key() != public:
+            raise UserError(f"{CA_KEY} is not the key of the certificate in {CA}")
+        found._key, found.token = loaded, token
+        return found
+
+    @property
+    def for_nodes(self) -> dict[str, str]:
+        """Environment of the run's nodes."""
+        return {TOKEN: self.token, CA: self.line}
+
+    @property
+    def for_coordinator(self) -> dict[str, str]:
+        """What the coordinator needs besides, where the authority is made by somebody else."""
+        from cryptography.hazmat.primitives import serialization
+
+        der = self._key.private_bytes(
+            serialization.Encoding.DER,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        return {CA_KEY: base64.b64encode(der).decode()}
 
     @property
     def certificate(self) -> bytes:

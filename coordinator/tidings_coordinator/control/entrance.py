@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tidings.errors import RecordError, UserError
-from tidings.runtime.enrolment import CA, TOKEN
 from tidings_coordinator.control.authority import Authority
 from tidings_coordinator.control.enrolment import Enrolment
 from tidings_coordinator.control.refusals import Refusals
@@ -69,11 +68,12 @@ class Entrance:
     async def _open_protected(self, host: str, port: int) -> str:
         if port == _MAX_PORT:
             raise UserError(f"with TLS, launcher.port needs a port after it; {port} is the last")
-        authority = Authority()
+        # somebody else has made it where nodes are started beside the coordinator
+        authority = Authority.given(os.environ) or Authority()
         own = authority.own()
         control = await self._server.listen(host, port + 1 if port else 0, own)
         self.enrolment = Enrolment(authority, self._nodes, self._refusals)
-        self.join = {TOKEN: authority.token, CA: authority.line}
+        self.join = authority.for_nodes
         control_port = int(control.rpartition(":")[2])
         try:
             return await self.enrolment.listen(host, port, control_port, own)

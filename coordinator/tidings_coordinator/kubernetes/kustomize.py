@@ -24,6 +24,15 @@ def manifests(experiment: Experiment, instance: str) -> list[Object]:
     return render(experiment.launcher.release(run, instance))
 
 
+def only(kind: str, objects: Sequence[Object]) -> list[Object]:
+    """The objects of a kind, or all where it is empty; UserError where there are none of it."""
+    found = [manifest for manifest in objects if kind in ("", manifest["kind"])]
+    if not found:
+        kinds = ", ".join(dict.fromkeys(manifest["kind"] for manifest in objects))
+        raise UserError(f"--kind: this run has no '{kind}'; it has {kinds}")
+    return found
+
+
 def write(objects: Sequence[Object], out: Path | None) -> None:
     """To standard output, or as one file an object beside a kustomization."""
     if out is None:
@@ -38,6 +47,7 @@ def write(objects: Sequence[Object], out: Path | None) -> None:
     try:
         out.mkdir(parents=True)
         for name, manifest in zip(names, objects, strict=True):
+            (out / name).touch(0o600 if manifest["kind"] == "Secret" else 0o666)
             (out / name).write_text(as_yaml([manifest]), encoding="utf-8")
         (out / "kustomization.yaml").write_text(as_yaml([kustomization]), encoding="utf-8")
     except OSError as error:

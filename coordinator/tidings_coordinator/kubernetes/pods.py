@@ -29,7 +29,9 @@ def coordinator(release: Release) -> Object:
         "--run", release.run, "--out", f"{_WORK}/run",
     ]  # fmt: skip
     container = _container(release, "coordinator", command, {})
-    container["ports"] = [{"name": "control", "containerPort": COORDINATOR_PORT}]
+    container["ports"] = [
+        {"name": name, "containerPort": port} for name, port in release.control_ports.items()
+    ]
     return _template(release, "coordinator", container)
 
 
@@ -101,8 +103,7 @@ def _container(
             {"name": key, "value" if isinstance(value, str) else "valueFrom": value}
             for key, value in variables.items()
         ],
-        # a join token and a certificate authority, where there are any
-        "envFrom": [{"secretRef": {"name": f"{release.name}-join", "optional": True}}],
+        **_secrets(release, name),
         "resources": {
             "requests": {"cpu": release.cpu, "memory": release.memory},
             "limits": {"memory": release.memory},
@@ -118,6 +119,14 @@ def _container(
             {"name": "tmp", "mountPath": _TMP},
         ],
     }
+
+
+def _secrets(release: Release, container: str) -> Object:
+    """The key of the run's authority is for the coordinator's eyes only."""
+    names = [name for name in release.secrets if name == "join" or container == "coordinator"]
+    if not names:
+        return {}
+    return {"envFrom": [{"secretRef": {"name": f"{release.name}-{name}"}} for name in names]}
 
 
 def _template(release: Release, component: str, container: Object) -> Object:

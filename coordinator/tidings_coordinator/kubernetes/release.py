@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tidings.errors import UserError
+from tidings_coordinator.control.entrance import uses_tls
 from tidings_coordinator.experiment.dump import dump_data
 from tidings_coordinator.experiment.model import Experiment
 
 Workload = Literal["jobs", "jobset", "mpi"]
 Object = dict[str, Any]
 
+#: where nodes enrol if the run uses TLS; the control plane is on the port after it then
 COORDINATOR_PORT, METRICS_PORT, MONITOR_PORT = 7600, 7602, 7680
 #: stands for the address of the coordinator's pod, which puts it in
 POD_ADDRESS = "POD_ADDRESS"
@@ -47,8 +49,10 @@ class Release:
     deadline_s: int = 86400
     #: for which nodes dial the coordinator
     join_s: int = 600
-    #: environment of coordinator and nodes that must not be read by everyone: a join token, a CA
-    secret: Mapping[str, str] = field(default_factory=dict)
+    #: environment of coordinator and nodes that must not be read by everyone
+    join: Mapping[str, str] = field(default_factory=dict, repr=False)
+    #: and of the coordinator alone
+    authority: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
@@ -59,6 +63,23 @@ class Release:
     def nodes(self) -> int:
         """How many node pods there are."""
         return self.experiment.nodes
+
+    @property
+    def secrets(self) -> dict[str, Mapping[str, str]]:
+        """Secrets of the run by what comes after its name, those of the coordinator alone last.
+
+        Empty where the run is in the clear, and under MPI, whose ranks are told by rank 0.
+        """
+        if not uses_tls(self.experiment) or self.workload == "mpi":
+            return {}
+        return {"join": self.join, "authority": self.authority}
+
+    @property
+    def control_ports(self) -> dict[str, int]:
+        """Ports of the coordinator by name; the first is what nodes dial."""
+        if not self.secrets:
+            return {"control": COORDINATOR_PORT}
+        return {"enrolment": COORDINATOR_PORT, "control": COORDINATOR_PORT + 1}
 
     def labels(self, component: str | None = None) -> dict[str, str]:
         """Labels of an object or pod."""
@@ -86,7 +107,6 @@ class Release:
         plugins: dict[str, str] = {}
         data = _moved(self._data(), plugins)
         data["launcher"] = self._launcher()
-        _in_the_clear(data)
         _watched(data)
         files = {"experiment.yaml": dump_data(data)} | plugins
         if sum(len(text.encode()) for text in files.values()) > _MOST_BYTES:
@@ -109,12 +129,6 @@ class Release:
             "own_network": True,
             "join": f"{self.join_s}s",
         }
-
-
-def _in_the_clear(data: dict[str, Any]) -> None:
-    """The authority of a run is made when its coordinator starts, too late for nodes that start
-    with it: what keeps strangers out is the network policy."""
-    data["security"] = {"tls": "never"}
 
 
 def _watched(data: dict[str, Any]) -> None:

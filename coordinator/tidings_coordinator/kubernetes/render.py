@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from tidings_coordinator.kubernetes import pods
-from tidings_coordinator.kubernetes.release import COORDINATOR_PORT, METRICS_PORT, Object, Release
+from tidings_coordinator.kubernetes.release import METRICS_PORT, Object, Release
 
 _KILLED, _TERMINATED = 137, 143
 #: Prometheus, wherever it runs in the cluster
@@ -23,9 +23,7 @@ def render(release: Release) -> list[Object]:
     """Every object of the run; the first owns the others where a launcher applies them."""
     workloads = {"jobs": _jobs, "jobset": _jobset, "mpi": _mpi_job}[release.workload](release)
     rest = [_experiment(release), *_services(release), *_policies(release)]
-    if release.secret:
-        rest.append(_secret(release))
-    return [workloads[0], *rest, *workloads[1:]]
+    return [workloads[0], *_secrets(release), *rest, *workloads[1:]]
 
 
 def as_yaml(objects: Iterable[Object]) -> str:
@@ -58,9 +56,14 @@ def _experiment(release: Release) -> Object:
     return _object(release, "v1", "ConfigMap", f"{release.name}-experiment", data=release.files())
 
 
-def _secret(release: Release) -> Object:
-    data = {key: base64.b64encode(text.encode()).decode() for key, text in release.secret.items()}
-    return _object(release, "v1", "Secret", f"{release.name}-join", type="Opaque", data=data)
+def _secrets(release: Release) -> list[Object]:
+    return [
+        _object(
+            release, "v1", "Secret", f"{release.name}-{name}", type="Opaque", immutable=True,
+            data={key: base64.b64encode(text.encode()).decode() for key, text in values.items()},
+        )
+        for name, values in release.secrets.items()
+    ]  # fmt: skip
 
 
 def _services(release: Release) -> list[Object]:
@@ -79,7 +82,10 @@ def _services(release: Release) -> list[Object]:
         release, "v1", "Service", f"{release.name}-coordinator",
         spec={
             "selector": release.selector("coordinator"),
-            "ports": [{"name": "control", "port": COORDINATOR_PORT, "targetPort": "control"}],
+            "ports": [
+                {"name": name, "port": port, "targetPort": name}
+                for name, port in release.control_ports.items()
+            ],
         },
     )  # fmt: skip
     # the operators make the names of their pods themselves
@@ -91,7 +97,7 @@ def _policies(release: Release) -> list[Object]:
     nothing else. Under MPI the coordinator is a rank, and ranks talk to each other."""
     nodes = [{"podSelector": {"matchLabels": release.selector("node")}}]
     coordinator = [{"podSelector": {"matchLabels": release.selector("coordinator")}}]
-    control = [{"protocol": "TCP", "port": COORDINATOR_PORT}]
+    control = [{"protocol": "TCP", "port": port} for port in release.control_ports.values()]
     names = {"ports": [{"protocol": p, "port": 53} for p in ("UDP", "TCP")]}
     scrape = {"from": [_PROMETHEUS], "ports": [{"protocol": "TCP", "port": METRICS_PORT}]}
     if release.workload == "mpi":

@@ -43,6 +43,8 @@ class Kubernetes(Launcher):
     #: whether everything stays on the cluster afterwards
     keep: bool = False
 
+    own_network = True
+
     can = Capabilities(
         runs=Shown(
             "tests/process/test_kubernetes.py"
@@ -60,8 +62,12 @@ class Kubernetes(Launcher):
 
     def release(self, run: RunPlan, instance: str) -> Release:
         """What the manifests of a run are made from."""
+        from tidings_coordinator.control.authority import Authority
+        from tidings_coordinator.control.entrance import uses_tls
         from tidings_coordinator.kubernetes.release import Release
 
+        # made here, for nodes are started beside the coordinator
+        authority = Authority() if uses_tls(run.experiment) else None
         return Release(
             experiment=run.experiment,
             run=run.run,
@@ -74,4 +80,6 @@ class Kubernetes(Launcher):
             workload=self.workload,
             ttl_s=int(self.ttl),
             join_s=int(self.join),
+            join=authority.for_nodes if authority else {},
+            authority=authority.for_coordinator if authority else {},
         )

@@ -197,8 +197,13 @@ class RankNodes(NodeGroup):
         self.exits = asyncio.Queue()
 
     async def start(self, order: Order) -> None:
-        """Tell them where the coordinator is."""
-        words = {"coordinator": order.coordinator, "run": order.run, "logs": str(order.logs)}
+        """Tell them where the coordinator is, and what lets them in."""
+        words = {
+            "coordinator": order.coordinator,
+            "run": order.run,
+            "logs": str(order.logs),
+            "join": dict(order.join),
+        }
         await asyncio.to_thread(self._job.broadcast, json.dumps(words).encode(), _ANNOUNCE_S)
 
     async def signal(self, node: int, number: int) -> None:

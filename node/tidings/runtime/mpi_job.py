@@ -47,6 +47,7 @@ def take_part(options: argparse.Namespace) -> int:
         return _leave(job, EXIT_USAGE)
     node = job.rank - 1
     log_to(words["logs"], node)
+    os.environ.update(words["join"])
     code = run_node(Seat(words["run"], node, words["coordinator"], options.host, first_rank=1))
     # rank 0 says how the run has ended; a node that was called off has not failed
     return EXIT_OK if job.left else code
