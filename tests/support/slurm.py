@@ -16,6 +16,8 @@ import pytest
 
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "srun", "sbatch")
 _DEADLINE_S = 60.0
+#: sbatch --wait lasts as long as the job
+_COMMAND_S = 180.0
 
 _CONF = """\
 ClusterName=tidings
@@ -78,13 +80,15 @@ def cluster(directory: Path) -> Iterator[Mapping[str, str]]:
             stack.enter_context(_daemon(command, environment, directory))
         _until(lambda: _idle(environment) == 2)
         yield environment
-        _until(lambda: not slurm(environment, "squeue", "--noheader", "--states=running"))
+        slurm(environment, "scancel", "--user=root")
+        # also those that are just ending: their daemons would wait for ours for ever
+        _until(lambda: not slurm(environment, "squeue", "--noheader"))
 
 
 def slurm(environment: Mapping[str, str], *command: str) -> str:
     """What a command of Slurm says."""
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=30, check=False
+        command, env=environment, capture_output=True, text=True, timeout=_COMMAND_S, check=False
     )
     return done.stdout.strip()
 

