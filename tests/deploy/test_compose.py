@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.dockerd import IMAGE, build_image, docker, dockerd, parts
+import yaml
+from support.dockerd import (
+    IMAGE,
+    ROOT,
+    build_image,
+    compose,
+    docker,
+    dockerd,
+    parts,
+    prometheus_image,
+)
+from support.prometheus import Prometheus
 from support.runs import (
+    DEADLINE_S,
     EXAMPLES,
     SMALL,
     finish,
@@ -23,13 +37,18 @@ from support.runs import (
     wait_for_event,
 )
 
+from tidings_coordinator.launchers.compose import Compose, ComposeNodes
+from tidings_coordinator.launchers.docker_parts import client
+
 # the first test makes the image
 pytestmark = [pytest.mark.daemons, pytest.mark.deploy, pytest.mark.timeout(1500)]
 
 COMPOSE = ["--launcher", "compose", "--quiet"]
 KERNEL = ["--set", "network.enforce=kernel", "--set", "network.delay=0ms"]
 #: eight containers start and import torch
-_MAKE_S = 400.0
+_MAKE_S = max(400.0, 2 * DEADLINE_S)
+#: of nodes, while one of them is isolated
+_PATIENCE_S = 4
 ENDLESS = ["--set", "stop.rounds=100000", "--set", "evaluate.every=1"]
 
 
@@ -64,6 +83,14 @@ def id_of(directory: Path) -> str:
     return run_id
 
 
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + _MAKE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def container(run_id: str, node: int) -> dict[str, Any]:
     """What Docker knows of a node's container."""
     label = [f"--filter=label=tidings.{key}" for key in (f"run={run_id}", f"node={node}")]
@@ -85,7 +112,6 @@ def test_the_quickstart_reaches_its_accuracy_as_the_simulator_says(
     assert len(real["weights_sha256"]) == 8
     assert real["weights_sha256"] == simulated["weights_sha256"]
     assert real["bytes"] == simulated["bytes"]
-    assert real["security"]["tls"] is True
     assert len(list((tmp_path / "run" / "logs").glob("node-*.log"))) == 8
     assert parts(id_of(tmp_path / "run")) == []
 
@@ -114,10 +140,11 @@ def test_a_container_may_nothing_and_sees_its_neighbours_only(file: Path, tmp_pa
         resolve = "import socket; print(socket.gethostbyname('node-2.data'))"
         seen = docker("exec", found["Id"], "python", "-S", "-c", resolve).strip()
         assert seen == next(n["IPAddress"] for name, n in other.items() if name.endswith("data"))
-        health = ["exec", found["Id"], "python", "-S", "/opt/tidings/tidings/runtime/health.py"]
-        docker(*health)
+        # TLS is the default here, and the port that the node was given is for enrolment only
+        until(lambda: container(run_id, 1)["State"]["Health"]["Status"] == "healthy")
         send(run.pid, signal.SIGINT)
         assert finish(run)[0] == 130
+    assert result(out)["security"]["tls"] is True
     assert parts(run_id) == []
 
 
@@ -174,6 +201,83 @@ def test_a_killed_node_fails_the_run_and_says_how_it_ended(file: Path, tmp_path:
     assert parts(id_of(out)) == []
 
 
+def attached(run_id: str) -> ComposeNodes:
+    """The nodes of a run that another process has started, to be acted on."""
+    group = ComposeNodes(Compose())
+    group._run, group._docker = run_id, client()
+    return group
+
+
+def rounds_of(directory: Path, node: int) -> int:
+    """How far a node has come."""
+    return max(row["round"] for row in lines(directory, "series") if row["node"] == node)
+
+
+def goes_on(directory: Path, node: int) -> None:
+    """Wait until a node has come further by some rounds."""
+    before = rounds_of(directory, node)
+    until(lambda: rounds_of(directory, node) > before + 3)
+
+
+def test_a_paused_node_stands_still_and_goes_on(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with started("run", str(file), "--out", str(out), *COMPOSE, *ENDLESS) as run:
+        run_id = wait_until_running(out)
+        group = attached(run_id)
+        asyncio.run(group.signal(1, signal.SIGSTOP))
+        assert container(run_id, 1)["State"]["Status"] == "paused"
+        pid = container(run_id, 1)["State"]["Pid"]
+        used = cpu_ticks(pid)
+        # its neighbours wait for it
+        until(lambda: rounds_of(out, 0) >= rounds_of(out, 1))
+        assert rounds_of(out, 0) <= rounds_of(out, 1) + 2
+        assert cpu_ticks(pid) == used
+        asyncio.run(group.signal(1, signal.SIGCONT))
+        assert container(run_id, 1)["State"]["Status"] == "running"
+        goes_on(out, 0)
+        goes_on(out, 1)
+        send(run.pid, signal.SIGINT)
+        assert finish(run)[0] == 130
+    assert parts(run_id) == []
+
+
+def cpu_ticks(pid: int) -> int:
+    """What a process has computed, in the kernel's ticks."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def test_an_isolated_node_is_off_the_data_network_and_comes_back(
+    file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    patience = ["--set", f"wait.timeout={_PATIENCE_S}s"]
+    with started("run", str(file), "--out", str(out), *COMPOSE, *ENDLESS, *patience) as run:
+        run_id = wait_until_running(out)
+        group = attached(run_id)
+        asyncio.run(group.isolate(1, cut=True))
+        assert [name.endswith("control") for name in networks_of(run_id, 1)] == [True]
+        # it hears from no neighbour, but keeps its line to the coordinator
+        until(lambda: round_s(out, 1) > 0.9 * _PATIENCE_S)
+        asyncio.run(group.isolate(1, cut=False))
+        assert len(networks_of(run_id, 1)) == 2
+        # messages go both ways again
+        until(lambda: max(round_s(out, node) for node in range(4)) < 0.3 * _PATIENCE_S)
+        send(run.pid, signal.SIGINT)
+        assert finish(run)[0] == 130
+    assert parts(run_id) == []
+
+
+def round_s(directory: Path, node: int) -> float:
+    """How long the last three rounds of a node took each."""
+    times = [row["time_s"] for row in lines(directory, "series") if row["node"] == node]
+    return float(times[-1] - times[-4]) / 3
+
+
+def networks_of(run_id: str, node: int) -> list[str]:
+    return list(container(run_id, node)["NetworkSettings"]["Networks"])
+
+
 def test_what_a_killed_run_leaves_is_reaped(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with started("run", str(file), "--out", str(out), *COMPOSE, *ENDLESS) as run:
@@ -208,3 +312,42 @@ def test_the_image_is_small_and_not_root(image: str) -> None:
     inside = ["docker", "run", "--rm", "--network=none", image, "sh", "-c"]
     listed = subprocess.run([*inside, "id -u; ls /wheelhouse"], capture_output=True, text=True)
     assert (listed.stdout, listed.returncode != 0) == ("10001\n", True)
+
+
+def test_the_whole_stack_of_deploy_compose(image: str, tmp_path: Path) -> None:
+    """Coordinator, eight nodes and Prometheus, all in containers. No image of Grafana is to be had
+    here."""
+    place = ROOT / "deploy" / "compose" / "docker-compose.yml"
+    stack = yaml.safe_load(place.read_text())
+    tag = stack["services"]["prometheus"]["image"].partition(":-")[2].rstrip("}")
+    prometheus_image(tag, tmp_path)
+    project = ["-p", "tidings-static", "-f", str(place)]
+    services = sorted(stack["services"].keys() - {"grafana"})
+    assert len(services) == 10
+    try:
+        # not over before it has been scraped
+        compose(*project, "up", "-d", "--no-build", *services, EXTRA="--set metrics.linger=60s")
+        prometheus = Prometheus("http://127.0.0.1:9090")
+        query = "count(count by (node) (tidings_rounds_completed))"
+        until(lambda: answers(prometheus, query) == 8.0)
+        coordinator = compose(*project, "ps", "-q", "coordinator").strip()
+        assert docker("wait", coordinator).strip() == "0", docker("logs", coordinator)
+        docker("cp", f"{coordinator}:/runs/quickstart", str(tmp_path / "run"))
+        found = result(tmp_path / "run")
+        assert (found["run"], found["security"]["tls"]) == ("completed", False)
+        assert found["accuracy"] >= 0.85
+    finally:
+        compose(*project, "down", "-v", "--timeout", "1")
+    assert docker("ps", "-aq", "--filter=name=tidings-static") == ""
+    quickstart = str(EXAMPLES / "quickstart.yaml")
+    simulated = tmp_path / "simulated"
+    tidings("simulate", quickstart, "--out", str(simulated), "--quiet", deadline_s=_MAKE_S)
+    assert found["weights_sha256"] == result(simulated)["weights_sha256"]
+
+
+def answers(prometheus: Prometheus, query: str) -> float | None:
+    """A number that it gives, where it is up and has one."""
+    try:
+        return next(iter(prometheus.query(query).values()), None)
+    except OSError:
+        return None

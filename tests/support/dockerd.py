@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import tidings
+from tidings_coordinator.launchers.docker_parts import compose_command
 
 ROOT = Path(__file__).parents[2]
 IMAGE = f"tidings:{tidings.__version__}"
@@ -57,9 +58,7 @@ def dockerd() -> Iterator[None]:
 
 def build_image() -> str:
     """The image, built from packages and wheels; quick where nothing has changed."""
-    script = ROOT / "deploy" / "docker"
-    with (script / "Dockerfile").open() as file:
-        base = next(line for line in file if line.startswith("ARG BASE=")).strip()[9:]
+    script, base = ROOT / "deploy" / "docker", _base()
     if not docker("images", "-q", base).strip():
         cached = os.environ.get("TIDINGS_DOCKER_ROOT")
         tarball = [f"{cached}.base.tar"] if cached else []
@@ -68,6 +67,22 @@ def build_image() -> str:
     build = ["docker", "build", "--network=none", "-f", str(script / "Dockerfile"), "-t", IMAGE]
     _run([*build, str(ROOT)], DOCKER_BUILDKIT="0")
     return IMAGE
+
+
+def prometheus_image(tag: str, folder: Path) -> None:
+    """This machine's Prometheus, which is Debian's, as the image that cannot be pulled."""
+    program = shutil.which("prometheus")
+    if program is None:
+        pytest.skip("prometheus is not installed")
+    shutil.copy(program, folder / "prometheus")
+    text = f'FROM {_base()}\nCOPY prometheus /bin/\nUSER 65534\nENTRYPOINT ["/bin/prometheus"]\n'
+    (folder / "Dockerfile").write_text(text)
+    _run(["docker", "build", "--network=none", "-t", tag, str(folder)], DOCKER_BUILDKIT="0")
+
+
+def compose(*arguments: str, **variables: str) -> str:
+    """What Compose prints."""
+    return _run([*compose_command(), *arguments], **variables)
 
 
 def docker(*arguments: str) -> str:
@@ -80,6 +95,12 @@ def parts(run: str = "") -> list[str]:
     label = ["--filter", f"label=tidings.run{'=' if run else ''}{run}", "--format"]
     found = docker("ps", "-a", *label, "{{.Names}}") + docker("network", "ls", *label, "{{.Name}}")
     return (found + docker("volume", "ls", "-q")).split()
+
+
+def _base() -> str:
+    """The tag of the image that the Dockerfile starts from."""
+    with (ROOT / "deploy" / "docker" / "Dockerfile").open() as file:
+        return next(line for line in file if line.startswith("ARG BASE=")).strip()[9:]
 
 
 def _run(command: list[str], **variables: str) -> str:

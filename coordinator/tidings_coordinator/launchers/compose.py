@@ -87,6 +87,11 @@ class Compose(Launcher):
     def __post_init__(self) -> None:
         check_port(self.port)
 
+    @property
+    def join_s(self) -> float:
+        """Every container imports torch for itself."""
+        return 300.0
+
     def check(self, run: RunPlan) -> None:
         """Docker, Compose, the image, and what the kernel must have to impose the links."""
         monitor = run.experiment.monitor
