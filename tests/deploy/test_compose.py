@@ -322,12 +322,14 @@ def test_the_whole_stack_of_deploy_compose(image: str, tmp_path: Path) -> None:
     tag = stack["services"]["prometheus"]["image"].partition(":-")[2].rstrip("}")
     prometheus_image(tag, tmp_path)
     project = ["-p", "tidings-static", "-f", str(place)]
+    seen = {"MONITOR_PORT": str(free_port()), "PROMETHEUS_PORT": str(free_port())}
     services = sorted(stack["services"].keys() - {"grafana"})
     assert len(services) == 10
     try:
         # not over before it has been scraped
-        compose(*project, "up", "-d", "--no-build", *services, EXTRA="--set metrics.linger=60s")
-        prometheus = Prometheus("http://127.0.0.1:9090")
+        linger = "--set metrics.linger=60s"
+        compose(*project, "up", "-d", "--no-build", *services, EXTRA=linger, **seen)
+        prometheus = Prometheus(f"http://127.0.0.1:{seen['PROMETHEUS_PORT']}")
         query = "count(count by (node) (tidings_rounds_completed))"
         until(lambda: answers(prometheus, query) == 8.0)
         coordinator = compose(*project, "ps", "-q", "coordinator").strip()

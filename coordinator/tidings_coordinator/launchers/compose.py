@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,12 @@ if TYPE_CHECKING:
 #: Docker's way to say "killed by a signal"
 _SIGNALLED = 128
 _DOWN_S = 60.0
+#: how long freezing a container is tried
+_FREEZE_S = 20.0
+#: containers that are made at a time
+_AT_ONCE = 8
+#: Prometheus and Grafana
+_WATCHERS = 2
 
 
 _RUNS = (
@@ -162,12 +169,18 @@ class ComposeNodes(NodeGroup):
         file = order.directory / "compose.yaml"
         file.write_text(self._render(order))
         self._listen()
-        command = [*compose_command(), "-p", project_of(order.run), "-f", str(file)]
+        found = compose_command()
+        command = [*found, "-p", project_of(order.run), "-f", str(file)]
+        # of version 1 each service holds one of them while it waits for another, so that it would
+        # wait for ever with as many services as that
+        services = 0 if found[0] == "docker" else order.nodes + _WATCHERS
         with (order.logs / "compose.log").open("ab") as log:
             self._up = await asyncio.create_subprocess_exec(
                 *command, "up", "-d", "--no-build",
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                env=os.environ | {"COMPOSE_PARALLEL_LIMIT": "8"} | dict(order.join),
+                env=os.environ
+                | {"COMPOSE_PARALLEL_LIMIT": str(services + _AT_ONCE)}
+                | dict(order.join),
             )  # fmt: skip
         if await self._up.wait():
             raise RunError(f"docker compose could not start the nodes; see {log.name}")
@@ -221,7 +234,7 @@ class ComposeNodes(NodeGroup):
         """Signal the node's process; a stop freezes its whole container, a continue thaws it."""
         container = await asyncio.to_thread(self._container, node)
         if number == signal.SIGSTOP:
-            await asyncio.to_thread(container.pause)
+            await asyncio.to_thread(_pause, container)
         elif number == signal.SIGCONT:
             await asyncio.to_thread(container.unpause)
         else:
@@ -275,3 +288,18 @@ class ComposeNodes(NodeGroup):
 
         self._listener = threading.Thread(target=listen, name="tidings-docker", daemon=True)
         self._listener.start()
+
+
+def _pause(container: Any) -> None:
+    """Freeze a container; RunError where it cannot be frozen."""
+    import docker as sdk
+
+    deadline = time.monotonic() + _FREEZE_S
+    while True:
+        try:
+            container.pause()
+            return
+        except sdk.errors.APIError as error:
+            # runc gives up soon where a busy kernel takes its time to stop all threads
+            if "unable to freeze" not in str(error) or time.monotonic() > deadline:
+                raise RunError(f"Docker does not pause {container.name}: {error}") from error
