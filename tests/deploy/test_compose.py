@@ -29,6 +29,7 @@ from support.runs import (
     EXAMPLES,
     SMALL,
     finish,
+    free_ports,
     lines,
     result,
     send,
@@ -322,7 +323,8 @@ def test_the_whole_stack_of_deploy_compose(image: str, tmp_path: Path) -> None:
     tag = stack["services"]["prometheus"]["image"].partition(":-")[2].rstrip("}")
     prometheus_image(tag, tmp_path)
     project = ["-p", "tidings-static", "-f", str(place)]
-    seen = {"MONITOR_PORT": str(free_port()), "PROMETHEUS_PORT": str(free_port())}
+    names = ("MONITOR_PORT", "PROMETHEUS_PORT")
+    seen = {name: str(port) for name, port in zip(names, free_ports(2), strict=True)}
     services = sorted(stack["services"].keys() - {"grafana"})
     assert len(services) == 10
     try:

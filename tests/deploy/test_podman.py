@@ -21,7 +21,7 @@ from support.podman import IMAGE, Podman, podman_or_skip
 from support.runs import SMALL, result, tidings
 
 from tidings_coordinator.experiment.load import loads
-from tidings_coordinator.kubernetes.kustomize import manifests
+from tidings_coordinator.kubernetes.kustomize import manifests, only
 from tidings_coordinator.records.shipping import Collector
 
 pytestmark = [pytest.mark.daemons, pytest.mark.deploy, pytest.mark.timeout(900)]
@@ -83,7 +83,11 @@ def test_the_pods_as_containers_give_the_weights_of_the_simulator(
     # five containers start at once on what cores there are
     slow = ["network.tolerance.delay=200ms", "network.tolerance.rate=50%"]
     objects = manifests(loads(SMALL, overrides=settings + slow), "podman")
-    [config] = [manifest for manifest in objects if manifest["kind"] == "ConfigMap"]
+    [config] = only("ConfigMap", objects)
+    for secret in only("Secret", objects):
+        check(secret)
+        (tmp_path / "secret.yaml").write_text(yaml.safe_dump(secret))
+        podman("kube", "play", str(tmp_path / "secret.yaml"))
     net = f"10.{uuid.uuid4().int % 100 + 100}.{uuid.uuid4().int % 250}"
     podman("network", "create", "--subnet", f"{net}.0/24", "--disable-dns", "lab")
 
@@ -102,6 +106,7 @@ def test_the_pods_as_containers_give_the_weights_of_the_simulator(
     collector.unpack(tmp_path / "run")
     found = result(tmp_path / "run")
     assert (found["run"], found["rounds"]) == ("completed", 12)
+    assert found["security"] == {"tls": True, "refused": {"unauthenticated": 0}}
 
     (tmp_path / "small.yaml").write_text(SMALL)
     simulated = tidings(

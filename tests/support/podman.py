@@ -97,6 +97,7 @@ class Podman:
             if network["name"] != "podman":
                 self("network", "rm", "--force", network["name"])
         self("volume", "rm", "--all", "--force")
+        self("secret", "rm", "--all")
         self("rmi", "--all", "--force")
         for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
             place = line.split()[1]

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from support.runs import free_ports
+
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "srun", "sbatch")
 _DEADLINE_S = 60.0
 #: sbatch --wait lasts as long as the job
@@ -62,7 +64,9 @@ def cluster(directory: Path) -> Iterator[Mapping[str, str]]:
     key.write_bytes(os.urandom(128))
     key.chmod(0o400)
     conf = directory / "slurm.conf"
-    conf.write_text(_CONF.format(host=socket.gethostname(), directory=directory, ports=_ports(3)))
+    conf.write_text(
+        _CONF.format(host=socket.gethostname(), directory=directory, ports=free_ports(3))
+    )
     environment = {**os.environ, "SLURM_CONF": str(conf)}
     munge = ["munged", "--foreground", "--force", f"--key-file={key}"]
     for name in ("socket=munge.sock", "pid-file=munge.pid", "log-file=munge.log"):
@@ -118,11 +122,3 @@ def _until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "Slurm does not come up"
         time.sleep(0.01)
-
-
-def _ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]

@@ -85,11 +85,6 @@ def complaint(text: str, *overrides: str) -> str:
             "some/file.yaml:5: network.enforce: the launcher 'local' cannot have the kernel impose",
             "write user, or choose another launcher (launchers that can: compose, netns, simulator",
         ),
-        (
-            ["launcher=kubernetes", "network.enforce=user"],
-            "some/file.yaml:12: security.tls: the launcher 'kubernetes' cannot protect",
-            "write auto, or choose another launcher (launchers that can: compose, external, ",
-        ),
         # the line of the links that ask for it, not that of the others
         ([], "some/file.yaml:8: network.links.1.jitter_kind: the kernel has no 'exponential'", ""),
         (

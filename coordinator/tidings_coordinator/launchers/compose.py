@@ -52,10 +52,9 @@ _AT_ONCE = 8
 _WATCHERS = 2
 
 
-_RUNS = (
-    "tests/deploy/test_compose.py::test_the_quickstart_reaches_its_accuracy_as_the_simulator_says"
-)
-_KILLED = "tests/deploy/test_compose.py::test_a_killed_node_fails_the_run_and_says_how_it_ended"
+_TESTS = "tests/deploy/test_compose.py"
+_RUNS = f"{_TESTS}::test_the_quickstart_reaches_its_accuracy_as_the_simulator_says"
+_KILLED = f"{_TESTS}::test_a_killed_node_fails_the_run_and_says_how_it_ended"
 
 
 @launchers.register("compose")
@@ -83,11 +82,14 @@ class Compose(Launcher):
         runs=Shown(_RUNS),
         abilities={
             "kernel_links": Shown(
-                "tests/deploy/test_compose.py"
-                "::test_the_kernel_imposes_the_rate_inside_the_containers"
+                f"{_TESTS}::test_the_kernel_imposes_the_rate_inside_the_containers"
             ),
             "tls": Shown(_RUNS),
             "kill": Shown(_KILLED),
+            "pause": Shown(f"{_TESTS}::test_a_paused_node_stands_still_and_goes_on"),
+            "isolate": Shown(
+                f"{_TESTS}::test_an_isolated_node_is_off_the_data_network_and_comes_back"
+            ),
         },
     )
 

@@ -52,6 +52,13 @@ class Kubernetes(Launcher):
             "a stand-in for the API server; pods were run by podman, never yet by a cluster. "
             "MPI with `workload: mpi`",
         ),
+        abilities={
+            "tls": Shown(
+                "tests/process/test_kubernetes.py"
+                "::test_a_run_on_kubernetes_gives_the_weights_of_the_simulator",
+                "with `workload: mpi` the control plane only",
+            )
+        },
     )
 
     def delegate(self) -> Delegate:
