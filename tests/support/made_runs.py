@@ -160,6 +160,7 @@ def link(source: int, target: int, messages: int, **more: Any) -> dict[str, Any]
         "messages": messages,
         "lost": none,
         "undeliverable": none,
+        "duplicated": none,
         "reconnects": 0,
         "faulted": faulted,
     } | counted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +277,9 @@ def test_what_is_no_frame_is_refused_by_its_receiver(tmp_path: Path) -> None:
     links = [link(0, 2, 10), link(1, 2, 10)]
     nodes = [closing(0, {}), closing(1, {}), closing(2, {0: 8, 1: 9}, malformed=2, truncated=1)]
     assert judged(books(tmp_path / "a", links, nodes), "accounting").verdict == "pass"
+    # what is known of the link is not counted twice
+    nodes[2]["arrivals"]["0"]["refused"] = {"messages": 2, "bytes": 20}
+    assert judged(books(tmp_path / "c", links, nodes), "accounting").verdict == "pass"
     nodes[2]["refused"] = {"malformed": 2, "late": 1}
     found = judged(books(tmp_path / "b", links, nodes), "accounting")
     assert (found.verdict, found.measured["unexplained"]) == ("fail", 1)
@@ -311,7 +315,7 @@ def test_no_books(tmp_path: Path) -> None:
 
 
 def test_isolation(tmp_path: Path) -> None:
-    links = [link(0, 1, 10, faulted={"split": 4}), link(1, 2, 10)]
+    links = [link(0, 1, 10, faulted={"split": 4}), link(1, 2, 10, faulted={"split#2": 2})]
     nodes = [closing(node, {(node - 1) % 4: 6}, not_a_neighbor=node) for node in range(4)]
     run = books(tmp_path, links, nodes)
     assert judged(run, "isolation").verdict == "pass"
@@ -330,6 +334,28 @@ def test_isolation(tmp_path: Path) -> None:
     fault(run, "split", "recovered", 0.8, "1->2", occurrence=2, messages=3, affected=2)
     found = judged(run, "isolation")
     assert (found.verdict, found.measured["across_cuts"]) == ("fail", 1)
+
+
+def test_receivers_say_what_crossed_a_cut(tmp_path: Path) -> None:
+    links = [link(0, 1, 10, faulted={"split": 4})]
+    run = books(tmp_path, links, [closing(node, {}) for node in range(4)])
+    fault(run, "split", "active", 0.2, "0->1", round_=3)
+    fault(run, "split", "recovered", 0.4, "0->1", round_=6, messages=4, affected=4)
+    for source, round_ in ((0, 3), (0, 6), (2, 4)):
+        run.event("received", 0.3, 1, fields=json.dumps({"source": source, "round": round_}))
+    assert judged(run, "isolation").verdict == "pass"
+    run.event("received", 0.3, 1, fields=json.dumps({"source": 0, "round": 4}))
+    found = judged(run, "isolation")
+    assert (found.verdict, found.measured["across_cuts"]) == ("fail", 1)
+
+
+def test_a_cut_whose_sender_was_killed(tmp_path: Path) -> None:
+    run = books(tmp_path, [], [closing(node, {}) for node in (1, 2, 3)])
+    fault(run, "split", "active", 0.2, "0->1", "1->0")
+    fault(run, "split", "recovered", 0.4, "1->0", messages=4, affected=4)
+    assert "on 0->1 was not counted" in judged(run, "isolation").text
+    fault(run, "kill", "active", 0.3, "0", kind="node.crash")
+    assert "not counted" not in judged(run, "isolation").text
 
 
 def test_an_arrival_over_a_non_edge(tmp_path: Path) -> None:

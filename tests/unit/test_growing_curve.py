@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.made_runs import make
+from support.made_runs import fault, make
 from support.runs import SMALL
 
 from tidings_coordinator.experiment.load import loads
@@ -52,6 +53,22 @@ def test_rounds_in_any_order_of_arrival(rows: dict[bool, tuple[Path, list[Any]]]
     assert run.cost is not None
     assert run.cost["rounds"] == 20
     assert run._groups._open == {}
+
+
+def test_the_others_go_on_without_a_dead_node(tmp_path: Path) -> None:
+    with make(tmp_path, [0.1, 0.25, 0.4, 0.5]) as directory:
+        fault(directory, "kill", "active", 1.5, "3", kind="node.crash")
+    lines = list(read_lines(tmp_path, "series"))
+    run = growing.GrowingCurve(SYNCHRONOUS)
+    before = [point for row in lines[:8] for point in run.add(row)]
+    after = [point for row in lines[8:] if row["node"] != 3 for point in run.add(row)]
+    assert (len(before), after) == (2, [])
+    assert [point.round for point in run.lost(3)] == [20, 30]
+    kept = [row for row in lines if row["node"] != 3 or row["round"] < 20]
+    (tmp_path / "series.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    assert run.points == curve(tmp_path)
+    # from now on nobody waits for it
+    assert len([p for row in lines[12:15] for p in run.add(row | {"round": 40})]) == 1
 
 
 def test_asynchronous_nodes(rows: dict[bool, tuple[Path, list[Any]]]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.made_runs import fault
 
 from tidings.v1 import records_pb2 as records
 from tidings_coordinator.records.directory import RunDirectory
@@ -57,6 +58,53 @@ def test_a_synchronous_point_is_a_round_that_every_node_has_reached(tmp_path: Pa
         "control": 0
     }
     assert second.messages == 20
+
+
+def died(path: Path, node: int, time_s: float, *, back_s: float | None = None) -> None:
+    """A fault has killed a node, and perhaps brought it back."""
+    with RunDirectory(path) as directory:
+        fault(directory, "kill", "active", time_s, str(node), kind="node.crash")
+        if back_s is not None:
+            fault(directory, "kill", "recovered", back_s, str(node), kind="node.crash")
+
+
+def test_the_others_go_on_without_a_dead_node(tmp_path: Path) -> None:
+    times = [(0, 0.0), (10, 1.0), (20, 2.0), (30, 3.0)]
+    rows = [
+        row(node, r, t, node + 1.0) for r, t in times for node in (0, 1, 2) if node < 2 or t < 2
+    ]
+    write(tmp_path / "run", rows)
+    assert [point.round for point in curve(tmp_path / "run")] == [0, 10]
+    died(tmp_path / "run", 2, 1.5)
+    points = curve(tmp_path / "run")
+    assert [point.round for point in points] == [0, 10, 20, 30]
+    assert points[1].metrics["loss"] == Spread(2.0, 1.0, 3.0)
+    # its model is no more, what it had sent was sent
+    assert points[3].metrics["loss"] == Spread(1.5, 1.0, 2.0)
+    assert points[3].bytes["total"] == 3000 + 3000 + 1000
+    assert points[3].consensus_distance == pytest.approx(0.25)
+
+
+def test_a_node_that_comes_back_is_missed_in_between(tmp_path: Path) -> None:
+    times = [(0, 0.0), (10, 1.0), (20, 2.0), (30, 3.0)]
+    rows = [
+        row(node, r, t) for r, t in times for node in (0, 1) if (node, r) not in {(1, 10), (1, 20)}
+    ]
+    write(tmp_path / "run", rows)
+    died(tmp_path / "run", 1, 0.5, back_s=2.5)
+    points = curve(tmp_path / "run")
+    assert [(point.round, point.bytes["total"]) for point in points] == [
+        (0, 0), (10, 1000), (20, 2000), (30, 6000)
+    ]  # fmt: skip
+
+
+def test_a_dead_node_that_does_not_go_in_step(tmp_path: Path) -> None:
+    rows = [row(0, 1, 1.0, 1.0), row(1, 1, 1.0, 5.0), row(0, 2, 2.0, 1.0), row(0, 3, 3.0, 1.0)]
+    write(tmp_path / "run", rows, synchronous=False)
+    died(tmp_path / "run", 1, 1.5)
+    points = curve(tmp_path / "run")
+    assert [point.metrics["loss"].mean for point in points] == [3.0, 1.0]
+    assert points[-1].bytes["total"] == 300 + 100
 
 
 def test_consensus_distance_is_the_mean_squared_distance_to_the_mean(tmp_path: Path) -> None:

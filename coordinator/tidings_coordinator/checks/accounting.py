@@ -11,7 +11,7 @@ from tidings_coordinator.checks.final_state import state_of
 from tidings_coordinator.records.reading import Row, Run
 from tidings_coordinator.records.windows import DOWN, spans
 
-#: what a receiver refuses because it is no frame: counted by node, not by link
+#: what a receiver refuses because it is no frame; some of it before it is known whose it was
 _NO_FRAMES = ("malformed", "oversized", "truncated", "wrong_shape")
 
 
@@ -36,7 +36,8 @@ class _Book:
 
     def _rest(self, unit: str) -> int:
         went_in = self.counts[f"handed {unit}"] + self.counts[f"duplicated {unit}"]
-        gone = sum(self.counts[f"{way} {unit}"] for way in ("received", "lost", "undeliverable"))
+        ways = ("received", "refused", "lost", "undeliverable")
+        gone = sum(self.counts[f"{way} {unit}"] for way in ways)
         return went_in - gone - sum(n for key, n in self.faulted.items() if key.endswith(unit))
 
 
@@ -85,7 +86,7 @@ class Accounting(Check):
                 continue
             explained = min(max(rest, 0), refusals.get(book.target, 0))
             refusals[book.target] = refusals.get(book.target, 0) - explained
-            totals["refused"] += explained
+            totals["refused messages"] += explained
             rest -= explained
             totals["unexplained"] += rest
             if rest or (book.rest_bytes and not explained):
@@ -114,7 +115,10 @@ def _some(texts: list[str]) -> str:
 
 
 def _refused(row: Row) -> int:
-    return sum(row["refused"].get(reason, 0) for reason in _NO_FRAMES)
+    """What a node has refused that is in no link's count."""
+    links = [arrived.get("refused") or {} for arrived in row["arrivals"].values()]
+    of_links = sum(int(refused.get("messages", 0)) for refused in links)
+    return max(0, sum(int(row["refused"].get(reason, 0)) for reason in _NO_FRAMES) - of_links)
 
 
 def _in_order(run: Run) -> bool:
@@ -145,4 +149,5 @@ def _books(run: Run, receivers: dict[int, Row]) -> list[_Book]:
             if arc in sums or int(source) in receivers:
                 for unit in ("messages", "bytes"):
                     sums[arc][f"received {unit}"] += arrived[unit]
+                    sums[arc][f"refused {unit}"] += (arrived.get("refused") or {}).get(unit, 0)
     return [_Book(*arc, sums[arc], faulted[arc]) for arc in sorted(sums)]

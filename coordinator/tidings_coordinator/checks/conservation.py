@@ -50,8 +50,9 @@ class Conservation(Check):
         points = groups(run.path)
         if len(points) < 2:
             return unknown("there are no two evaluations of all nodes", asked)
-        if missing := run.node_count - len(points[-1]):
-            return unknown(f"{missing} nodes have no evaluation", asked)
+        there = sum(not row.get("gone") for row in points[-1])
+        if there < run.node_count:
+            return unknown(f"{run.node_count - there} nodes have no evaluation", asked)
         aligned = run.synchronous and not run.graph.get("evaluated_by_time")
         later = points[1:] if self.at == "every" and aligned else points[-1:]
         values = [self._values(rows) for rows in (points[0], *later)]

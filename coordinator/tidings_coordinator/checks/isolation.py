@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tidings_coordinator.checks.base import Check, Judged, Verdict, checks, unknown
+from tidings_coordinator.checks.final_state import state_of
 from tidings_coordinator.records.reading import Run
 from tidings_coordinator.records.windows import CUTS, Window, windows
 
@@ -19,10 +22,12 @@ class Isolation(Check):
     Evidence, non-edges: every node's arrivals by source (nodes.jsonl) and every link's messages
     (links.jsonl) against the graph's arcs (graph.json). What a node was sent by another that is not
     its neighbour it refuses and counts; that is told, and is no arrival. Evidence, cuts
-    (net.partition, link.cut): for each link that was cut, the messages that were handed to it while
-    it was (faults.jsonl, "messages") against those that were stopped ("affected"), and these
-    against the link's own count (links.jsonl, "faulted"). Unknown where a closing record or a cut's
-    count is missing.
+    (net.partition, link.cut, node.isolate): for each link that was cut, the messages that were
+    handed to it while it was (faults.jsonl, "messages") against those that were stopped
+    ("affected"), and these against the link's own count (links.jsonl, "faulted"): the sender's
+    word. With `records.trace` the receivers' too: no message arrived that was sent in a round that
+    lies inside of the cut (events.jsonl, "received"). Unknown where a closing record or a cut's
+    count is missing, but for links whose sender was killed.
     """
 
     def judge(self, run: Run) -> Judged:
@@ -72,23 +77,44 @@ def _strays(run: Run) -> int:
 
 def _crossings(run: Run, cuts: Sequence[Window]) -> tuple[int, int, list[str]]:
     """Messages that crossed a cut, messages that were stopped, and what is not known."""
+    links = {f"{link['source']}->{link['target']}": link for link in run.links}
+    seen = _rounds_received(run)
     crossed = stopped = 0
     gaps: list[str] = []
-    by_link: dict[tuple[str, str], int] = {}
     for window in cuts:
         for target in window.active:
             detail = window.details[target]
             if target not in window.recovered or "messages" not in detail:
-                gaps.append(f"what '{window.event}' did on {target} was not counted")
+                if state_of(run, int(target.partition("->")[0])) != "dead":
+                    gaps.append(f"what '{window.event}' did on {target} was not counted")
                 continue
-            crossed += detail["messages"] - detail["affected"]
+            within = _within(window, target, seen.get(target, ()))
+            crossed += max(detail["messages"] - detail["affected"], within)
             stopped += detail["affected"]
-            key = (window.event, target)
-            by_link[key] = by_link.get(key, 0) + detail["affected"]
-    links = {f"{link['source']}->{link['target']}": link for link in run.links}
-    for (event, target), affected in by_link.items():
-        if target in links:
-            faulted = (links[target].get("faulted") or {}).get(event, {}).get("messages", 0)
-            if faulted != affected:
-                gaps.append(f"{target} counts {faulted:,} lost by '{event}', not {affected:,}")
+            link = links.get(target, {})
+            faulted = (link.get("faulted") or {}).get(window.name, {}).get("messages", 0)
+            # of what a fault had doubled, the copies are in no count of the link's
+            if link and faulted < detail["affected"] and not link["duplicated"]["messages"]:
+                gaps.append(
+                    f"{target} counts {faulted:,} lost by '{window.name}', "
+                    f"not {detail['affected']:,}"
+                )
     return crossed, stopped, gaps
+
+
+def _rounds_received(run: Run) -> dict[str, list[int]]:
+    """With records.trace: the rounds of the messages that arrived, by link."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for event in run.events:
+        if event["event"] == "received":
+            fields = json.loads(event["fields"])
+            found[f"{fields['source']}->{event['node']}"].append(fields["round"])
+    return found
+
+
+def _within(window: Window, target: str, rounds: Sequence[int]) -> int:
+    """Messages that were sent in rounds that lie wholly inside of a window."""
+    first, last = window.rounds.get(target), window.recovered_rounds.get(target)
+    if first is None or last is None:
+        return 0
+    return sum(first < round_ < last for round_ in rounds)

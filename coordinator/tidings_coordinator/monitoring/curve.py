@@ -41,6 +41,14 @@ class GrowingCurve:
             return []
         return [self._complete([row for _, row in sorted(self._latest.items())])]
 
+    def lost(self, node: int) -> list[Point]:
+        """A node has died; the points that are complete without it."""
+        if self._aligned:
+            return [self._complete(group) for group in self._groups.lost(node)]
+        if node in self._latest:
+            self._latest[node] = self._latest[node] | {"gone": True}
+        return []
+
     def _complete(self, group: Sequence[Row]) -> Point:
         point = point_of(group, self._byzantine)
         self.first = self.first or point

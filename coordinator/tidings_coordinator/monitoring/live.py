@@ -13,6 +13,7 @@ from tidings_coordinator.monitoring.curve import GrowingCurve
 from tidings_coordinator.monitoring.stream import Hub
 from tidings_coordinator.planning import RunPlan
 from tidings_coordinator.records.series import Point
+from tidings_coordinator.records.windows import DOWN
 
 #: wall seconds between two updates, and between two that say what each link has carried
 _SHOW_S, _LINKS_S = 0.25, 1.0
@@ -100,6 +101,8 @@ class LiveRun(Watcher):
             held = self.faults.setdefault(self._known(event, fault), set())
             key = f"{event} {line['target']} {line.get('occurrence')}"
             (held.add if state == "active" else held.discard)(key)
+        if fault in DOWN and state == "active":
+            self._lost(int(line["target"]))
         target = str(line["target"])
         self._event(
             {
@@ -109,6 +112,11 @@ class LiveRun(Watcher):
                 "text": " ".join([event, f"({fault})", *([] if target.isdecimal() else [target])]),
             }
         )
+
+    def _lost(self, node: int) -> None:
+        with self.hub.lock:
+            for point in self.curve.lost(node):
+                self.hub.publish("point", _point(point) | {"cost": self.curve.cost})
 
     def _known(self, event: str, fault: str) -> tuple[str, str]:
         """The labels of a fault: so many are told apart, the rest are 'other'."""

@@ -15,7 +15,7 @@ PAUSED = ("node.pause",)
 #: faults that are over as soon as they have happened
 INSTANT = ("mark", "link.reset")
 #: faults that let nothing pass over a link
-CUTS = ("net.partition", "link.cut")
+CUTS = ("net.partition", "link.cut", "node.isolate")
 
 
 @dataclass
@@ -30,9 +30,9 @@ class Window:
     #: target -> emulated seconds from which it held there, and until when
     active: dict[str, float] = field(default_factory=dict)
     recovered: dict[str, float] = field(default_factory=dict)
-    #: the rounds of the targets then, as far as they were told
-    rounds: list[int] = field(default_factory=list)
-    recovered_rounds: list[int] = field(default_factory=list)
+    #: target -> its round then, as far as that was told
+    rounds: dict[str, int] = field(default_factory=dict)
+    recovered_rounds: dict[str, int] = field(default_factory=dict)
     #: target -> why nothing came of it
     failed: dict[str, str] = field(default_factory=dict)
     #: target -> what is known of what it did there
@@ -61,7 +61,12 @@ class Window:
     @property
     def end_round(self) -> int | None:
         """The latest round in which a target recovered; None where that is not known."""
-        return max(self.recovered_rounds, default=None) if self.healed else None
+        return max(self.recovered_rounds.values(), default=None) if self.healed else None
+
+    @property
+    def name(self) -> str:
+        """What links call it: the event, and which time where that is not the first."""
+        return f"{self.event}#{self.occurrence}" if self.occurrence else self.event
 
 
 def windows(rows: Iterable[Row]) -> list[Window]:
@@ -82,10 +87,10 @@ def _take(window: Window, row: Row) -> None:
     match row["state"]:
         case "active":
             window.active.setdefault(target, time_s)
-            window.rounds += [] if round_ is None else [int(round_)]
+            window.rounds |= {} if round_ is None else {target: int(round_)}
         case "recovered":
             window.recovered[target] = time_s
-            window.recovered_rounds += [] if round_ is None else [int(round_)]
+            window.recovered_rounds |= {} if round_ is None else {target: int(round_)}
         case state:
             window.failed[target] = str(detail.get("reason") or state)
     window.details.setdefault(target, {}).update(detail)
