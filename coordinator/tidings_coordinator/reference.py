@@ -143,7 +143,7 @@ def _traffic(member: type[Protocol], parameters: Sequence[Parameter]) -> Iterato
 
 def _field(field: FieldSpec) -> str:
     by = f" by `{field.compressor}`" if field.kind == "compressed" else ""
-    return field.kind + by
+    return ("part of a " if field.part else "") + field.kind + by
 
 
 def _prediction(member: type[Protocol], parameters: Sequence[Parameter]) -> str:
@@ -151,7 +151,7 @@ def _prediction(member: type[Protocol], parameters: Sequence[Parameter]) -> str:
     values = {p["name"]: _STAND_INS[p["type"]] for p in required if p["type"] in _STAND_INS}
     try:
         protocol = member.from_parameters(values)
-        codec = Codec(protocol, DIM)
+        codec = Codec(protocol, DIM, nodes=NODES)
         graph, traffic = _on_some_graph(protocol)
     except (UserError, ValueError) as error:
         return f"No prediction without its parameters: {error}."

@@ -64,6 +64,7 @@ SYNCHRONOUS: dict[str, tuple[str, dict[str, Any]]] = {
             "aggregator": {"kind": "bucketing", "f": 1, "then": "median"},
         },
     ),
+    "one_bit_adam": ("complete", {"kind": "one_bit_adam", "lr": 0.01, "warm_up": 4}),
     "time-varying": ("one_peer_exponential", {"kind": "d_psgd", "lr": 0.05}),
 }
 

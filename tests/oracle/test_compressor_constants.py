@@ -10,8 +10,10 @@ import torch
 
 from tidings.api import Compressor
 from tidings.compressors.bitpacking import expected_index_bits, pack_indices, rice_parameter
+from tidings.compressors.composition import Composition
 from tidings.compressors.contraction import Contraction
 from tidings.compressors.identity import Identity
+from tidings.compressors.natural import Natural
 from tidings.compressors.qsgd import QSGD
 from tidings.compressors.rand_k import RandK
 from tidings.compressors.sign import Sign
@@ -62,6 +64,11 @@ def relative_errors(compressor: Compressor, vector: torch.Tensor, draws: int) ->
         QSGD(15),
         QSGD(127),
         Sign(),
+        Natural(),
+        Composition(TopK(Ratio(0.1)), Natural()),
+        Composition(TopK(Ratio(0.1)), Contraction(QSGD(3))),
+        Composition(RandK(Ratio(0.1)), Sign()),
+        Composition(RandK(Ratio(0.2), scaled=True), QSGD(7)),
         Contraction(QSGD(1)),
         Contraction(RandK(Ratio(0.1), scaled=True)),
     ],
@@ -94,6 +101,14 @@ def test_where_the_constants_are_attained(dim: int) -> None:
     assert abs(z) < 4
 
 
+def test_the_worst_case_of_natural_compression() -> None:
+    """4/3 of a power of two is rounded up with probability 1/3."""
+    errors = relative_errors(Natural(), torch.full((3000,), 4 / 3), 100)
+    assert errors.mean() == pytest.approx(1 / 8, rel=0.01)
+    # powers of two are themselves
+    assert relative_errors(Natural(), 2.0 ** torch.arange(-20, 20), 1)[0] == 0
+
+
 def test_the_error_of_scaled_sign_is_known_exactly() -> None:
     for vector in shapes(1000).values():
         exact = vector.double()
@@ -117,7 +132,14 @@ def test_the_variance_of_qsgd_is_that_of_stochastic_rounding() -> None:
 
 @pytest.mark.parametrize(
     "compressor",
-    [RandK(Ratio(0.1), scaled=True), RandK(Ratio(0.6), scaled=True), QSGD(1), QSGD(15)],
+    [
+        RandK(Ratio(0.1), scaled=True),
+        RandK(Ratio(0.6), scaled=True),
+        QSGD(1),
+        QSGD(15),
+        Natural(),
+        Composition(RandK(Ratio(0.2), scaled=True), Natural()),
+    ],
     ids=str,
 )
 def test_unbiased_where_it_is_claimed(compressor: Compressor) -> None:

@@ -150,6 +150,18 @@ def test_ef21_w_against_its_matrix_form() -> None:
     np.testing.assert_allclose(got, run("ef21", 40, SPREAD, lr=lr)[0], atol=2e-4)
 
 
+def test_ef21_w_differs_where_the_compressor_is_not_homogeneous() -> None:
+    """Rounding to powers of two sees the weights, which top-k does not."""
+    found = {
+        (kind, compressor): run(kind, 15, SPREAD, lr=0.002, compressor=compressor)[0]
+        for kind in ("ef21", "ef21_w")
+        for compressor in ("top_k", "natural")
+    }
+    same = np.abs(found["ef21", "top_k"] - found["ef21_w", "top_k"]).max()
+    apart = np.abs(found["ef21", "natural"] - found["ef21_w", "natural"]).max()
+    assert apart > 100 * same
+
+
 def hessians(local: Matrix) -> tuple[Matrix, Matrix]:
     """Hessian and linear part of every node, from gradients at the origin and the unit vectors."""
     a, b = np.zeros((NODES, DIM, DIM)), np.zeros((NODES, DIM))

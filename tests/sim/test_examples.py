@@ -24,6 +24,7 @@ SHORT: dict[str, tuple[list[str], float]] = {
     "federated-asynchronous": (["stop.time=4s"], 0.75),
     "federated-star": (["stop.rounds=10"], 0.8),
     "lossy-wan": (["stop.rounds=50"], 0.8),
+    "one-bit-adam": (["stop.rounds=60"], 0.9),
     "one-peer-exponential": (["stop.rounds=60"], 0.75),
     "quickstart": (["stop.rounds=40"], 0.75),
     "ring-128": (["stop.rounds=5"], 0.1),

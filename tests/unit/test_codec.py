@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 import pytest
@@ -13,7 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.messages import DIM, AllKinds, Dense, Empty, Everything, everything, vector
 
-from tidings.api import Compressor, Message, Node, Protocol, Vector
+from tidings.api import (
+    By,
+    Compressed,
+    Compressor,
+    Message,
+    Node,
+    Part,
+    PartVector,
+    Protocol,
+    Vector,
+)
+from tidings.errors import WrongShape
 from tidings.v1 import data_pb2 as pb
 from tidings.wire.codec import Codec
 from tidings.wire.frame import PREFIX, ByteCount
@@ -68,6 +80,30 @@ def test_every_kind_of_field_comes_back(compressor: str) -> None:
         for name in ("q", "down"):
             assert getattr(got.message, name).packed == getattr(sent, name).packed
             assert same(getattr(got.message, name).dense, getattr(sent, name).dense)
+
+
+class Parts(Message):
+    """A part of a model, whole and compressed."""
+
+    x: PartVector
+    q: Annotated[Compressed, By("compressor"), Part()]
+
+
+def test_parts_of_a_model_come_back() -> None:
+    protocol = AllKinds(compressor=Compressor.parse("sign"))
+    object.__setattr__(protocol, "messages", (Parts,))
+    codec = Codec(protocol, 10, nodes=4)
+    part = torch.tensor([1.0, -2.0, 3.0])
+    frame = codec.encode(Parts(part, protocol.compressor(part, np.random.default_rng(0))), 0)
+    assert frame.counts.payload == 12 + 1
+    got = codec.decode(frame.joined()).message
+    assert isinstance(got, Parts)
+    assert same(got.x, part)
+    assert got.q.dense.tolist() == [2.0, -2.0, 2.0]
+    with pytest.raises(TypeError, match="a part of the model has 3"):
+        codec.encode(Parts(torch.ones(10), got.q), 0)
+    with pytest.raises(WrongShape):
+        Codec(protocol, 10, nodes=2).decode(frame.joined())
 
 
 @settings(deadline=None, max_examples=50)

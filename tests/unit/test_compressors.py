@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tidings.api import Compressor, Packed, compressors
+from tidings.compressors.composition import Composition
 from tidings.compressors.contraction import Contraction
 from tidings.compressors.identity import Identity
+from tidings.compressors.natural import Natural
 from tidings.compressors.qsgd import QSGD
 from tidings.compressors.rand_k import RandK
 from tidings.compressors.sign import Sign
@@ -37,6 +39,10 @@ ALL: list[Compressor] = [
     QSGD(15),
     QSGD(1000),
     Sign(),
+    Natural(),
+    Composition(),
+    Composition(TopK(TEN), QSGD(15)),
+    Composition(RandK(TEN, scaled=True), Natural()),
     Contraction(QSGD(15)),
     Contraction(RandK(TEN, scaled=True)),
 ]
@@ -112,6 +118,30 @@ def plain_contraction(c: Contraction, v: list[float], packed: Packed, seed: int)
     return (arrived / (1 + omega)).tolist()
 
 
+def plain_natural(c: Natural, v: list[float], packed: Packed, seed: int) -> list[float]:
+    noise = rng(seed).integers(0, 2**23, len(v), dtype=np.uint64).tolist()
+    return [natural(x, u / 2**23) for x, u in zip(v, noise, strict=True)]
+
+
+def natural(x: float, u: float) -> float:
+    """A power of two, the upper one where the rest of ``x`` and ``u`` exceed one together."""
+    least = 2.0**-126
+    if abs(x) < least:
+        return math.copysign(least if abs(x) / least + u >= 1 else 0.0, x)
+    fraction, exponent = math.frexp(abs(x))
+    lower = 2.0 ** (exponent - 1)
+    return math.copysign(2 * lower if 2 * fraction - 1 + u >= 1 else lower, x)
+
+
+def plain_composition(c: Composition, v: list[float], packed: Packed, seed: int) -> list[float]:
+    """The two one after the other, by the code that has its own tests."""
+    generator = rng(seed)
+    sparse = c.sparsifier.pack(torch.tensor(v), generator)
+    values = torch.from_numpy(np.frombuffer(sparse.values, "<f4").astype(np.float32))
+    rounded = c.quantizer(values, generator).dense.numpy().tobytes()
+    return c.sparsifier.unpack(Packed(rounded, sparse.metadata), len(v)).tolist()
+
+
 PLAIN: dict[str, Callable[..., list[float]]] = {
     "identity": lambda c, v, packed, seed: v,
     "top_k": plain_top_k,
@@ -119,6 +149,8 @@ PLAIN: dict[str, Callable[..., list[float]]] = {
     "sign": plain_sign,
     "qsgd": plain_qsgd,
     "contraction": plain_contraction,
+    "natural": plain_natural,
+    "composition": plain_composition,
 }
 
 
@@ -333,6 +365,8 @@ def test_all_are_found_by_name_and_keep_their_parameters() -> None:
         {"kind": "top_k", "ratio": "0%"},
         {"kind": "rand_k", "ratio": 0},
         {"kind": "contraction", "of": "top_k"},
+        {"kind": "composition", "sparsifier": "qsgd"},
+        {"kind": "composition", "quantizer": "top_k"},
         {"kind": "qsgd", "levels": 0},
         {"kind": "qsgd", "levels": 2**15},
     ],

@@ -7,6 +7,8 @@ from tidings.api.message import (
     Inbox,
     Message,
     Packed,
+    Part,
+    PartVector,
     Vector,
     Weights,
 )
@@ -50,6 +52,8 @@ __all__ = [
     "Outcome",
     "Outgoing",
     "Packed",
+    "Part",
+    "PartVector",
     "Partition",
     "Problem",
     "Protocol",

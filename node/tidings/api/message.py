@@ -50,6 +50,24 @@ class Compressed:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Marks a vector that is one of n parts of a model, for n nodes: ceil(d / n) long.
+
+    ``x: PartVector``, or ``q: Annotated[Compressed, By("signs"), Part()]``. The last parts are
+    filled up, so that all have that length.
+    """
+
+    @staticmethod
+    def length(dim: int, nodes: int) -> int:
+        """The elements of a part of a (dim,) vector."""
+        return -(-dim // nodes)
+
+
+#: A part of a flat model: shape (ceil(d / n),), float32, on the CPU.
+PartVector = Annotated[torch.Tensor, "vector", Part()]
+
+
+@dataclass(frozen=True)
 class By:
     """Names the protocol field with the compressor: ``q: Annotated[Compressed, By("down")]``."""
 
@@ -67,6 +85,8 @@ class FieldSpec:
     kind: FieldKind
     #: for a compressed field: the protocol's field with the compressor
     compressor: str = ""
+    #: whether it is one of n parts of a whole vector
+    part: bool = False
 
 
 @typing.dataclass_transform(frozen_default=True)
@@ -123,11 +143,12 @@ def _field_spec(message: type[Message], name: str, annotation: Any) -> FieldSpec
         return FieldSpec(name, "compressed", By().field)
     if typing.get_origin(annotation) is Annotated:
         base, *marks = typing.get_args(annotation)
+        part = any(isinstance(mark, Part) for mark in marks)
         if base is torch.Tensor and "vector" in marks:
-            return FieldSpec(name, "vector")
+            return FieldSpec(name, "vector", part=part)
         by = next((mark for mark in marks if isinstance(mark, By)), None)
         if base is Compressed and by is not None:
-            return FieldSpec(name, "compressed", by.field)
+            return FieldSpec(name, "compressed", by.field, part)
     raise TypeError(
         f"{message.__name__}.{name}: {annotation} cannot travel; "
         "use int, float, bool, Vector or Compressed"

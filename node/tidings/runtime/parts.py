@@ -23,4 +23,4 @@ class Parts:
         """Build the parts; UserError for what the plan names and this machine does not have."""
         protocol = Protocol.parse(plan.protocol)
         problem = Problem.parse(plan.problem).local(plan.node, plan.nodes, plan.seed)
-        return cls(protocol, problem, Codec(protocol, problem.dim, plan.chunk_bytes))
+        return cls(protocol, problem, Codec(protocol, problem.dim, plan.chunk_bytes, plan.nodes))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from google.protobuf.message import DecodeError
 
-from tidings.api.message import Compressed, FieldSpec, Message, Packed, fields_of
+from tidings.api.message import Compressed, FieldSpec, Message, Packed, Part, fields_of
 from tidings.api.plugins import Compressor
 from tidings.api.protocol import Protocol
 from tidings.errors import MalformedFrame, OversizedFrame, TruncatedFrame, WireError, WrongShape
@@ -47,9 +47,14 @@ class Incoming:
 
 
 class Codec:
-    """Encodes and decodes the messages of one protocol at one model size."""
+    """Encodes and decodes the messages of one protocol at one model size.
 
-    def __init__(self, protocol: Protocol, dim: int, chunk_bytes: int = 1 << 20) -> None:
+    ``nodes`` says how long a part of a model is, for messages that carry one.
+    """
+
+    def __init__(
+        self, protocol: Protocol, dim: int, chunk_bytes: int = 1 << 20, nodes: int = 1
+    ) -> None:
         self._types = tuple(protocol.messages)
         self._ids = {message: position for position, message in enumerate(self._types, start=1)}
         self._specs = {message: fields_of(message) for message in self._types}
@@ -60,6 +65,7 @@ class Codec:
             if field.kind == "compressed"
         }
         self.dim = dim
+        self._part_dim = Part.length(dim, nodes)
         self.chunk_bytes = chunk_bytes
         #: no frame of this run is longer; small models leave room for the filler of probes
         sections_bytes = max(self._max_sections_bytes(), MIN_ROOM_BYTES)
@@ -121,10 +127,10 @@ class Codec:
         return self._ids[kind]
 
     def _vector_bytes(self, message: Message, field: FieldSpec, value: torch.Tensor) -> memoryview:
-        if value.numel() != self.dim:
+        if value.numel() != self._length(field):
             raise TypeError(
                 f"{type(message).__name__}.{field.name} has {value.numel()} elements, "
-                f"the model has {self.dim}"
+                f"{'a part of ' if field.part else ''}the model has {self._length(field)}"
             )
         array = value.detach().cpu().contiguous().numpy()
         return np.ascontiguousarray(array, dtype="<f4").data.cast("B")
@@ -192,7 +198,7 @@ class Codec:
         for field in specs:
             if field.kind == "vector":
                 values[field.name] = self._vector(kind, field, next(rest))
-                count.payload += self.dim * FLOAT32_BYTES
+                count.payload += self._length(field) * FLOAT32_BYTES
             elif field.kind == "compressed":
                 packed = Packed(bytes(next(rest)), bytes(next(rest)))
                 count.payload += len(packed.values)
@@ -229,9 +235,10 @@ class Codec:
             )
 
     def _vector(self, kind: type[Message], field: FieldSpec, section: memoryview) -> torch.Tensor:
-        if len(section) != self.dim * FLOAT32_BYTES:
+        length = self._length(field)
+        if len(section) != length * FLOAT32_BYTES:
             raise WrongShape(
-                f"{kind.__name__}.{field.name}: {len(section)} bytes are not ({self.dim},) float32"
+                f"{kind.__name__}.{field.name}: {len(section)} bytes are not ({length},) float32"
             )
         array = np.frombuffer(section, dtype="<f4")
         if not (array.flags.writeable and array.flags.aligned):
@@ -240,22 +247,26 @@ class Codec:
 
     def _unpack(self, field: FieldSpec, packed: Packed) -> Compressed:
         compressor = self._compressors[field.compressor]
-        if len(packed.values) + len(packed.metadata) > compressor.max_bytes(self.dim):
+        if len(packed.values) + len(packed.metadata) > compressor.max_bytes(self._length(field)):
             raise WrongShape(f"{field.name}: longer than {compressor.kind} can be")
         try:
-            return Compressed(packed, compressor.unpack(packed, self.dim))
+            return Compressed(packed, compressor.unpack(packed, self._length(field)))
         except WireError:
             raise
         except Exception as error:
             # a compressor of somebody else's may be less careful than ours
             raise MalformedFrame(f"{field.name}: {compressor.kind} cannot read it") from error
 
+    def _length(self, field: FieldSpec) -> int:
+        """The elements of a vector field."""
+        return self._part_dim if field.part else self.dim
+
     def expected_bytes(self, kind: type[Message]) -> float:
         """What a message of that type usually takes on the wire."""
         sections = [
-            self.dim * FLOAT32_BYTES
+            self._length(field) * FLOAT32_BYTES
             if field.kind == "vector"
-            else self._compressors[field.compressor].expected_bits(self.dim) / 8
+            else self._compressors[field.compressor].expected_bits(self._length(field)) / 8
             for field in self._specs[kind]
             if field.kind in ("vector", "compressed")
         ]
@@ -266,9 +277,9 @@ class Codec:
     def _max_sections_bytes(self) -> int:
         return max(
             sum(
-                self.dim * FLOAT32_BYTES
+                self._length(field) * FLOAT32_BYTES
                 if field.kind == "vector"
-                else self._compressors[field.compressor].max_bytes(self.dim)
+                else self._compressors[field.compressor].max_bytes(self._length(field))
                 for field in specs
                 if field.kind in ("vector", "compressed")
             )
@@ -277,10 +288,10 @@ class Codec:
 
     def _digest(self, protocol: Protocol) -> bytes:
         table = [
-            [kind.__name__, [[field.name, field.kind] for field in self._specs[kind]]]
+            [kind.__name__, [[field.name, field.kind, field.part] for field in self._specs[kind]]]
             for kind in self._types
         ]
-        agreed = [WIRE_VERSION, protocol.config(), table, self.dim]
+        agreed = [WIRE_VERSION, protocol.config(), table, self.dim, self._part_dim]
         return hashlib.sha256(json.dumps(agreed, sort_keys=True).encode()).digest()
 
 
