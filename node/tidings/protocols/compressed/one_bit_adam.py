@@ -125,7 +125,8 @@ class OneBitAdam(Protocol):
         x = node.initial()
         size = Part.length(len(x), node.n)
         own = slice(node.id * size, (node.id + 1) * size)
-        state = State(*(torch.zeros_like(x) for _ in range(3)), torch.zeros(len(x))[own])
+        m, v, error = (torch.zeros_like(x) for _ in range(3))
+        state = State(m, v, error, torch.zeros_like(x)[own])
         for round_ in node.rounds():
             gradient = await node.gradient(x)
             if self.warm_up is None or round_ < self.warm_up:
@@ -194,7 +195,7 @@ def _cut(u: torch.Tensor, parts: int, size: int | None = None) -> Sequence[torch
     size = Part.length(len(u), parts) if size is None else size
     filled = torch.zeros(parts * size)
     filled[: len(u)] = u
-    return filled.split(size)
+    return list(filled.reshape(parts, size))
 
 
 def _join(parts: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
