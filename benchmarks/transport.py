@@ -201,6 +201,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--mpi", action="store_true", help="over MPI; needs mpiexec")
     parser.add_argument("--tls", action="store_true", help="TLS against the same in the clear")
+    parser.add_argument(
+        "--fabric", choices=("shm", "tcp"), default="shm", help="what MPI is to use here"
+    )
     options = parser.parse_args(argv)
     repeats = options.repeats
     base, ours_name = ("tidings", "tls") if options.tls else ("raw", "tidings")
@@ -209,7 +212,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.mpi:
         from transport_mpi import compare
 
-        print(json.dumps({"benchmark": "transport over MPI", **compare(repeats)}))
+        print(json.dumps({"benchmark": "transport over MPI", **compare(repeats, options.fabric)}))
         return 0
     report: dict[str, Callable[..., Any] | Any] = {}
     for name, size, messages in CASES:

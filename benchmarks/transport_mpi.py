@@ -1,11 +1,16 @@
 """Goodput of a Tidings link over MPI against raw mpi4py; the ranks of ``transport.py --mpi``.
 
 Raw: rank 0 keeps a window of Isend calls under way, rank 1 receives by Improbe and Irecv, both on
-numpy memory, both calling MPI without a pause. Tidings: the same payloads as ``Weights`` messages
-through codec, pacer and transport, on a link without shaping. The two take turns in one job after
-another on the same machine. Idle: what a rank with an open link and nothing to do costs.
+numpy memory, both calling MPI without a pause; rank 0 sends the same memory again and again.
+Copied: the same, but each message is first copied from where the model is, as a sender must do
+whose model goes on changing. Tidings: the same payloads as ``Weights`` messages through codec,
+pacer and transport, on a link without shaping. They take turns in one job after another on the same
+machine. Idle: what a rank with an open link and nothing to do costs.
 
-    mpiexec -n 2 python benchmarks/transport_mpi.py raw SIZE MESSAGES
+Between ranks of one machine MPI goes through shared memory; ``--fabric tcp`` makes it use TCP over
+loopback, as it would between machines without a faster network.
+
+    mpiexec -n 2 python benchmarks/transport_mpi.py raw|copied|tidings SIZE MESSAGES
 """
 
 from __future__ import annotations
@@ -24,17 +29,24 @@ from typing import Any
 
 MIB = 1 << 20
 #: (name, payload bytes, messages); the bound is for messages from 1 MiB
-CASES = (("16 MiB", 16 * MIB, 40), ("1 MiB", MIB, 400), ("1 KiB", 1024, 20_000))
+CASES = (("16 MiB", 16 * MIB, 40), ("1 MiB", MIB, 1000), ("1 KiB", 1024, 20_000))
 _WINDOW = 8
 _IDLE_S = 5.0
 _TIMEOUT_S = 300.0
+_KINDS = ("raw", "copied", "tidings")
+#: by MPI: what makes it use TCP between ranks of one machine
+_TCP_OPTIONS = {"mpich": [], "openmpi": ["--mca", "pml", "ob1", "--mca", "btl", "tcp,self"]}
+_TCP_ENVIRONMENT = {
+    "mpich": {"MPIR_CVAR_NOLOCAL": "1", "FI_PROVIDER": "tcp", "FI_TCP_IFACE": "lo"},
+    "openmpi": {"OMPI_MCA_btl_tcp_if_include": "lo"},
+}
 
 
 # -- raw ---------------------------------------------------------------------------------------
 
 
-def raw(size: int, messages: int) -> float | None:
-    """Messages per second at rank 1; None at rank 0."""
+def raw(size: int, messages: int, copies: bool) -> float | None:
+    """Messages per second at rank 1; None at rank 0, which may copy each message before."""
     import numpy as np
     from mpi4py import MPI
 
@@ -42,11 +54,15 @@ def raw(size: int, messages: int) -> float | None:
     comm.Barrier()
     if comm.Get_rank() == 0:
         payload = np.frombuffer(os.urandom(size), dtype=np.uint8)
+        buffers = [payload.copy() if copies else payload for _ in range(_WINDOW)]
         under_way: deque[MPI.Request] = deque()
-        for _ in range(messages):
+        for number in range(messages):
             if len(under_way) == _WINDOW:
                 under_way.popleft().Wait()
-            under_way.append(comm.Isend([payload, MPI.BYTE], 1, 7))
+            buffer = buffers[number % _WINDOW]
+            if copies:
+                np.copyto(buffer, payload)
+            under_way.append(comm.Isend([buffer, MPI.BYTE], 1, 7))
         MPI.Request.Waitall(list(under_way))
         return None
     began, status = 0.0, MPI.Status()
@@ -139,12 +155,15 @@ async def tidings(size: int, messages: int) -> float | None:
 # -- both --------------------------------------------------------------------------------------
 
 
-def measure(mpiexec: str, kind: str, size: int, messages: int) -> float:
+def measure(mpiexec: str, flavor: str, fabric: str, kind: str, size: int, messages: int) -> float:
     """What rank 1 of a job of two has found."""
-    options = ["--map-by", ":OVERSUBSCRIBE", "--bind-to", "none"] if _is_open_mpi(mpiexec) else []
-    command = [mpiexec, *options, "-n", "2", sys.executable, __file__, kind]
+    options = ["--map-by", ":OVERSUBSCRIBE", "--bind-to", "none"] if flavor == "openmpi" else []
     environment = os.environ | {"OMPI_ALLOW_RUN_AS_ROOT": "1"}
     environment |= {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    if fabric == "tcp":
+        options += _TCP_OPTIONS[flavor]
+        environment |= _TCP_ENVIRONMENT[flavor]
+    command = [mpiexec, *options, "-n", "2", sys.executable, __file__, kind]
     done = subprocess.run(
         [*command, str(size), str(messages)],
         capture_output=True,
@@ -163,29 +182,36 @@ def _is_open_mpi(mpiexec: str) -> bool:
     return "Open MPI" in version.stdout + version.stderr
 
 
-def compare(repeats: int) -> dict[str, Any]:
-    """Print both and their ratio for each size, and what idling costs."""
+def compare(repeats: int, fabric: str) -> dict[str, Any]:
+    """Print all kinds and their ratios for each size, and what idling costs."""
     beside = Path(sys.executable).with_name("mpiexec")
     mpiexec = str(beside) if beside.exists() else shutil.which("mpiexec")
     if mpiexec is None:
         sys.exit("--mpi needs mpiexec: pip install 'tidings[mpich]'")
-    report: dict[str, Any] = {"mpi": "openmpi" if _is_open_mpi(mpiexec) else "mpich"}
+    flavor = "openmpi" if _is_open_mpi(mpiexec) else "mpich"
+    report: dict[str, Any] = {"mpi": flavor, "fabric": fabric}
     for name, size, messages in CASES:
-        pairs = [
-            (
-                measure(mpiexec, "raw", size, messages),
-                measure(mpiexec, "tidings", size, messages),
-            )
+        rates = [
+            {kind: measure(mpiexec, flavor, fabric, kind, size, messages) for kind in _KINDS}
             for _ in range(repeats)
         ]
-        ratio = statistics.median(ours / base for base, ours in pairs)
-        base, ours = (statistics.median(values) for values in zip(*pairs, strict=True))
+        found = {
+            f"{kind}_per_s": statistics.median(each[kind] for each in rates) for kind in _KINDS
+        }
+        for base in ("raw", "copied"):
+            ratios = sorted(each["tidings"] / each[base] for each in rates)
+            found[f"ratio_to_{base}"] = statistics.median(ratios)
+            found[f"ratios_to_{base}"] = [round(ratio, 2) for ratio in ratios]
         print(
-            f"{name:>7}: raw {base:9.1f} msg/s {base * size / 1e6:7.1f} MB/s   "
-            f"tidings {ours:9.1f} msg/s {ours * size / 1e6:7.1f} MB/s   ratio {ratio:.2f}"
+            f"{name:>7}: "
+            + "   ".join(
+                f"{kind} {found[f'{kind}_per_s'] * size / 1e6:.0f} MB/s" for kind in _KINDS
+            )
+            + f"   ratio {found['ratio_to_raw']:.2f}, to copied {found['ratio_to_copied']:.2f}",
+            flush=True,
         )
-        report[name] = {"raw_per_s": base, "tidings_per_s": ours, "ratio": ratio}
-    idle = measure(mpiexec, "tidings", MIB, 0)
+        report[name] = found
+    idle = measure(mpiexec, flavor, fabric, "tidings", MIB, 0)
     print(f"   idle: a rank with an open link uses {idle:.3f} CPU s per second")
     return report | {"idle_cpu": idle}
 
@@ -193,7 +219,10 @@ def compare(repeats: int) -> dict[str, Any]:
 def main() -> None:
     """One rank of one measurement."""
     kind, size, messages = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    found = raw(size, messages) if kind == "raw" else asyncio.run(tidings(size, messages))
+    if kind == "tidings":
+        found = asyncio.run(tidings(size, messages))
+    else:
+        found = raw(size, messages, copies=kind == "copied")
     if found is not None:
         print(f"found {json.dumps(found)}", flush=True)
 

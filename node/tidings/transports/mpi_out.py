@@ -23,7 +23,7 @@ from tidings.transports.out_link import LinkEnd, OutLink
 from tidings.wire.frame import PREFIX, Buffer
 
 #: what may be on its way at once; MPI needs the next message early to keep the line busy
-_WINDOW_BYTES = 16 << 20
+_WINDOW_BYTES = 48 << 20
 
 
 class MpiOutLink(OutLink):
@@ -39,8 +39,13 @@ class MpiOutLink(OutLink):
         self._incoming = incoming
         self._rank = rank_of(end.address)
         self._open = False
-        self._flying_bytes = 0
+        #: handed to MPI; only counted up, in the I/O thread
+        self._sent_bytes = 0
+        #: of those, what MPI has done with; only counted up, in the MPI thread
+        self._landed_bytes = 0
         self._landed = asyncio.Event()
+        #: whether anybody waits for that; waking the I/O thread for nothing costs much
+        self._awaited = False
 
     @property
     def connected(self) -> bool:
@@ -77,24 +82,18 @@ class MpiOutLink(OutLink):
         if whole:
             _, header_length = PREFIX.unpack_from(data)
             tag = FRAME + (PREFIX.size + header_length) % ALIGNMENT
-        while self._open and self._flying_bytes and self._full(len(data)):
-            self._landed.clear()
-            await self._landed.wait()
+        size_bytes = len(data)
+        await self._until_flying(_WINDOW_BYTES - size_bytes)
         if not self._open:
             return False
-        self._flying_bytes += len(data)
-        size_bytes = len(data)
-        self._world.send(
-            self._rank, tag, data, lambda well: self._io.post(self._land, size_bytes, well)
-        )
+        self._sent_bytes += size_bytes
+        self._world.send(self._rank, tag, data, lambda well: self._land(size_bytes, well))
         return True
 
     async def flush(self) -> None:
         """Until everything taken over has been sent or lost."""
         await super().flush()
-        while self._open and self._flying_bytes:
-            self._landed.clear()
-            await self._landed.wait()
+        await self._until_flying(0)
 
     async def abort(self) -> None:
         """Send nothing more."""
@@ -110,15 +109,24 @@ class MpiOutLink(OutLink):
             pass
         await self.abort()
 
-    def _full(self, size_bytes: int) -> bool:
-        return self._flying_bytes + size_bytes > _WINDOW_BYTES
+    async def _until_flying(self, most_bytes: int) -> None:
+        """Until at most so much is on its way, or nothing at all, or the link is cut."""
+        while self._open:
+            self._landed.clear()
+            self._awaited = True
+            # looked at after saying so: what lands from now on wakes this up
+            if self._sent_bytes - self._landed_bytes <= max(0, most_bytes):
+                break
+            await self._landed.wait()
 
     def _land(self, size_bytes: int, well: bool) -> None:
-        """A message has gone out, or could not."""
-        self._flying_bytes -= size_bytes
-        self._landed.set()
+        """A message has gone out, or could not; in the MPI thread."""
+        self._landed_bytes += size_bytes
         if not well:
-            self._lost()
+            self._io.post(self._lost)
+        elif self._awaited:
+            self._awaited = False
+            self._io.post(self._landed.set)
 
     def _lost(self) -> None:
         if self._open:

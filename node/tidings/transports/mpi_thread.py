@@ -22,7 +22,9 @@ from tidings.errors import MissingExtra, RunError
 from tidings.transports.mpi_shared import forget_segments
 
 #: how long it keeps calling without a pause: after an event, and while something is on its way
-_SPIN_S, _SPIN_PENDING_S = 0.0005, 0.05
+_SPIN_S, _SPIN_PENDING_S = 0.0005, 0.005
+#: and with the shortest pauses there are, while something is on its way
+_HURRY_PENDING_S = 0.05
 #: pauses between calls: shortly after an event, and later
 _NAP_S, _LONG_NAP_S, _QUIET_S = 0.0005, 0.001, 0.1
 #: how long MPI may fail without naming a dead rank
@@ -254,7 +256,11 @@ class MpiThread:
         quiet_s = now_s - self._last_event_s
         pending = self._sending or self._receiving
         if quiet_s < (_SPIN_PENDING_S if pending else _SPIN_S):
-            # lets other threads and processes run
+            # other processes may run; other threads do while MPI is called
+            os.sched_yield()
+            return
+        if pending and quiet_s < _HURRY_PENDING_S:
+            # takes some 50 us: what the kernel allows timers to be late
             time.sleep(0)
             return
         self._wake.wait(_NAP_S if quiet_s < _QUIET_S else _LONG_NAP_S)
