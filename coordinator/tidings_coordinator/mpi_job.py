@@ -1,40 +1,69 @@
-"""Rank 0 of ``mpiexec -n N+1 tidings-node FILE``: the coordinator of the job's other ranks."""
+"""The coordinator of ``mpiexec -n N+1 tidings-node FILE``: a process that rank 0 has started."""
 
 from __future__ import annotations
 
-import json
+import argparse
+import os
+import select
+import socket
 import sys
-from collections.abc import Sequence
+import threading
 from pathlib import Path
 
 from tidings.errors import TidingsError, UserError
-from tidings.transports.mpi_thread import MpiThread
 from tidings_coordinator.cli import run_one
 from tidings_coordinator.experiment.load import load
 from tidings_coordinator.launchers import mpi as launcher
 
-_ANNOUNCE_S = 60.0
 
-
-def coordinate(
-    job: MpiThread, file: Path, overrides: Sequence[str], out: Path | None, quiet: bool
-) -> int:
-    """Run the experiment with the other ranks as its nodes; the exit code, as of ``tidings``."""
-    launcher.JOB = job
+def coordinate(size: int, options: argparse.Namespace) -> int:
+    """Run the experiment with the job's other ranks as its nodes; exit codes as of ``tidings``."""
+    file = Path(options.file)
     try:
-        experiment = load(file, ["launcher=mpi", *overrides])
+        experiment = load(file, ["launcher=mpi", *options.overrides])
         if not isinstance(experiment.launcher, launcher.Mpi):
             raise UserError("launcher: the ranks of an MPI job are nodes of the launcher 'mpi'")
-        if job.size != experiment.nodes + 1:
+        if size != experiment.nodes + 1:
             raise UserError(
                 f"nodes: {experiment.nodes} nodes and a coordinator need "
-                f"{experiment.nodes + 1} ranks, this job has {job.size}"
+                f"{experiment.nodes + 1} ranks, this job has {size}"
             )
-        return run_one(experiment, file, out, quiet).exit_code
+        out = Path(options.out) if options.out else None
+        return run_one(experiment, file, out, options.quiet).exit_code
     except TidingsError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
-    finally:
-        if not job.announced:
-            # the others wait to be told where to go
-            job.broadcast(json.dumps({}).encode(), _ANNOUNCE_S)
+
+
+def _outlive(line: socket.socket) -> None:
+    """Once rank 0 is gone, so is mpiexec, which has taken what this process says."""
+    hung_up = select.poll()
+    hung_up.register(line, select.POLLRDHUP)
+    hung_up.poll()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """``python -m tidings_coordinator.mpi_job LINE FILE``; rank 0 holds its other end."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("line", type=int)
+    parser.add_argument("file")
+    parser.add_argument("--set", dest="overrides", action="append", default=[])
+    parser.add_argument("--out")
+    parser.add_argument("--quiet", action="store_true")
+    options = parser.parse_args(argv)
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    launcher.JOB = line = socket.socket(fileno=options.line)
+    # its first words say how many ranks there are, once they have all come
+    with line.makefile("rb") as said:
+        size = said.readline()
+    if not size:
+        return 1
+    threading.Thread(target=_outlive, args=[line], daemon=True).start()
+    return coordinate(int(size), options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from support.runs import (
     DEADLINE_S,
     SMALL,
     descendants,
+    node_processes,
     result,
     tidings,
     wait_for_event,
@@ -24,6 +27,8 @@ pytestmark = pytest.mark.process
 ENDLESS = ["--set", "stop.rounds=1000000", "--set", "problem={kind: quadratic, dim: 50}"]
 ENDLESS += ["--set", "target=null", "--set", "compute.time=20ms", "--set", "wait.timeout=2s"]
 UNMEASURED = ["--set", "network.probe=false"]
+FORMS = ("tidings run", "mpiexec")
+WAYS = ("mpich", "openmpi", "openmpi with ulfm")
 
 
 @pytest.fixture
@@ -33,25 +38,52 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def command(flavor: str, file: Path, out: Path, *settings: str) -> list[str]:
-    begin = [str(bin_of(flavor) / "python"), "-m", "tidings_coordinator.cli", "run", str(file)]
-    return [*begin, "--launcher", "mpi", "--out", str(out), "--quiet", *UNMEASURED, *settings]
+def command(form: str, way: str, file: Path, out: Path, *settings: str) -> list[str]:
+    """A run of four nodes: by our launcher, or as the user would call mpiexec."""
+    flavor, ulfm = way.split()[0], "ulfm" in way
+    python = str(bin_of(flavor) / "python")
+    end = [str(file), "--out", str(out), "--quiet", *UNMEASURED, *settings]
+    if form == "mpiexec":
+        options = ["--with-ft", "ulfm"] if ulfm else []
+        return [*mpiexec(flavor, 5, *options), python, "-m", "tidings.runtime.main", *end]
+    end += ["--launcher", "mpi"] + (["--set", "launcher.ulfm=true"] if ulfm else [])
+    return [python, "-m", "tidings_coordinator.cli", "run", *end]
+
+
+@contextmanager
+def started(
+    form: str, way: str, file: Path, out: Path
+) -> Iterator[tuple[subprocess.Popen[bytes], set[int]]]:
+    """An endless run that has begun, and all of its processes; none is left in the end."""
+    process = subprocess.Popen(
+        command(form, way, file, out, *ENDLESS), env=environment(way.split()[0])
+    )
+    pids: set[int] = set()
+    try:
+        wait_for_event(out, "started")
+        pids = descendants(process.pid)
+        yield process, pids
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+    wait_until_gone(pids)
 
 
 @pytest.mark.parametrize("flavor", FLAVORS)
-@pytest.mark.parametrize("form", ["tidings run", "mpiexec"])
+@pytest.mark.parametrize("form", FORMS)
 def test_both_ways_to_start_agree_with_the_simulator(
     flavor: str, form: str, file: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    run = command(flavor, file, out)
-    if form == "mpiexec":
-        node = [str(bin_of(flavor) / "python"), "-m", "tidings.runtime.main", str(file)]
-        run = [*mpiexec(flavor, 5), *node, "--out", str(out), "--quiet", *UNMEASURED]
-        # rank 0 lets the others into the control plane
-        run += ["--set", "security.tls=always"]
+    # where mpiexec is called by the user, rank 0 lets the others into the control plane
+    secured = ["--set", "security.tls=always"] if form == "mpiexec" else []
     done = subprocess.run(
-        run, env=environment(flavor), capture_output=True, text=True, timeout=DEADLINE_S
+        command(form, flavor, file, out, *secured),
+        env=environment(flavor),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert result(out)["security"]["tls"] is (form == "mpiexec")
@@ -61,48 +93,70 @@ def test_both_ways_to_start_agree_with_the_simulator(
 
 def test_the_control_plane_can_be_protected(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    run = command("mpich", file, out, "--set", "security.tls=always")
     done = subprocess.run(
-        run, env=environment("mpich"), capture_output=True, text=True, timeout=DEADLINE_S
+        command("tidings run", "mpich", file, out, "--set", "security.tls=always"),
+        env=environment("mpich"),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert result(out)["security"] == {"tls": True, "refused": {}}
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="mpiexec kills the other ranks when one dies, and on a busy machine the verdict may "
-    "name one of those instead of the first",
-)
-@pytest.mark.parametrize("way", ["mpich", "openmpi", "openmpi with ulfm"])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("form", FORMS)
 def test_a_rank_that_dies_is_named_and_nothing_is_left(
-    way: str, file: Path, tmp_path: Path
+    form: str, way: str, file: Path, tmp_path: Path
 ) -> None:
-    flavor, out = way.split()[0], tmp_path / "run"
-    ulfm = ["--set", "launcher.ulfm=true"] if "ulfm" in way else []
-    process = subprocess.Popen(command(flavor, file, out, *ENDLESS, *ulfm), env=environment(flavor))
-    try:
-        wait_for_event(out, "started")
-        pids = descendants(process.pid)
-        os.kill(_rank(2, pids), signal.SIGKILL)
-        assert process.wait(DEADLINE_S) == 1
-    finally:
-        process.kill()
-        process.wait()
-    wait_until_gone(pids)
+    out = tmp_path / "run"
+    with started(form, way, file, out) as (process, pids):
+        os.kill(node_processes(out)[2], signal.SIGKILL)
+        assert process.wait(DEADLINE_S) != 0
+        # in the second form the coordinator outlives mpiexec
+        wait_until_gone(pids)
     found = result(out)
     assert found["run"] == "failed"
-    assert "node 2 died in round" in found["reason"]
-    if ulfm:
+    assert "node 2 died" in found["reason"]
+    assert "killed by SIGKILL" in found["reason"]
+    if "ulfm" in way:
         # the survivors went on, and handed in what they had
         assert sum(digest is not None for digest in found["weights_sha256"]) == 3
 
 
-def _rank(rank: int, pids: set[int]) -> int:
+@pytest.mark.parametrize("flavor", FLAVORS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_job_that_the_user_ends_says_so(
+    flavor: str, number: signal.Signals, file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with started("mpiexec", flavor, file, out) as (process, pids):
+        process.send_signal(number)
+        process.wait(DEADLINE_S)
+        wait_until_gone(pids)
+    found = result(out)
+    assert found["run"] in ("aborted", "failed")
+    assert "aborted by" in found["reason"] or "mpiexec has ended the job" in found["reason"]
+
+
+@pytest.mark.parametrize("flavor", FLAVORS)
+def test_the_death_of_rank_0_is_not_the_coordinators(
+    flavor: str, file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with started("mpiexec", flavor, file, out) as (process, pids):
+        os.kill(_rank_0(pids), signal.SIGKILL)
+        assert process.wait(DEADLINE_S) != 0
+        wait_until_gone(pids)
+    found = result(out)
+    assert found["run"] == "failed"
+    assert "rank 0 has died" in found["reason"]
+
+
+def _rank_0(pids: set[int]) -> int:
     for pid in pids:
         words = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        line = Path(f"/proc/{pid}/cmdline").read_bytes()
-        ours = {f"{name}={rank}".encode() for name in ("PMI_RANK", "PMIX_RANK")} & set(words)
-        if ours and b"tidings.runtime.main" in line and b"mpiexec" not in line.split(b"\0")[0]:
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if {b"PMI_RANK=0", b"PMIX_RANK=0"} & set(words) and b"tidings.runtime.main" in arguments:
             return pid
-    raise AssertionError(f"no process of rank {rank}")
+    raise AssertionError("no process of rank 0")

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from support.recording import Recorder
+from tidings.runtime.main import ONE_THREAD
 from tidings.runtime.plan import NodePlan
 from tidings.runtime.simulation import Simulated
 from tidings.v1 import records_pb2 as records
@@ -48,9 +49,7 @@ def environment(flavor: str) -> Mapping[str, str]:
     path = f"{bin_of(flavor)}{os.pathsep}{os.environ['PATH']}"
     modules = [str(ROOT / "tests"), str(ROOT), os.environ.get("PYTHONPATH", "")]
     return (
-        os.environ
-        | _ROOT_MAY
-        | {"PATH": path, "PYTHONPATH": os.pathsep.join(modules), "OMP_NUM_THREADS": "1"}
+        os.environ | _ROOT_MAY | {"PATH": path, "PYTHONPATH": os.pathsep.join(modules)} | ONE_THREAD
     )
 
 

@@ -10,17 +10,19 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tidings.errors import RunError
+from tidings.runtime.guard import RankExit, read_exits
 from tidings.runtime.main import ONE_THREAD
 from tidings_coordinator.launchers.base import Exit, NodeGroup, Order
 
 #: how long the command may take to end after its nodes, and after it was told to
 _END_S = 5.0
-_LOOK_S = 0.2
-_NEWS_S = 1.0
+#: between looks at the guards' notes, and between the first note and who is named
+_LOOK_S, _SETTLE_S = 0.2, 0.3
 
-#: what the commands say of a rank that ended: by rank or by process, with a code or a signal
+#: what the commands say of a rank that ended, with a code or a signal
 _BY_RANK = (
     # Open MPI
     re.compile(r"process rank (?P<rank>\d+) with PID \d+ .*?exited on\s+signal (?P<signal>\d+)"),
@@ -29,8 +31,6 @@ _BY_RANK = (
     re.compile(r"task (?P<rank>\d+): (?P<name>Killed|Terminated|Aborted|Segmentation fault)"),
     re.compile(r"task (?P<rank>\d+): Exited with exit code (?P<code>\d+)"),
 )
-#: MPICH
-_BY_PID = re.compile(r"PID (?P<pid>\d+) RUNNING AT \S+\s+=\s+EXIT CODE: (?P<signal>\d+)")
 _NAMES = {
     "Killed": signal.SIGKILL,
     "Terminated": signal.SIGTERM,
@@ -114,51 +114,56 @@ class JobNodes(NodeGroup):
 
     async def _until_end(self, process: asyncio.subprocess.Process) -> None:
         """Report whoever dies, and the command's own end."""
-        gone: set[int] = set()
-        while process.returncode is None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), _LOOK_S)
-            vanished = set(self._vanished()) - gone
-            gone |= vanished
-            if vanished and process.returncode is None:
-                # the command may be about to say more
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(process.wait(), _NEWS_S)
-            if self._culprit() is None and not self._stopping:
-                for node in sorted(vanished):
-                    self.exits.put_nowait(Exit(node, None))
-        if self._stopping:
+        ended = asyncio.ensure_future(process.wait())
+        named = await report_exits(ended, self._log.parent, self.exits)
+        if self._stopping or named:
             return
-        culprit = self._culprit()
-        if culprit is not None:
+        if culprit := self._culprit():
             self.exits.put_nowait(culprit)
         elif process.returncode:
             ending = Exit(0, process.returncode)
             name = Path(self._command[0]).name
             self.exits.put_nowait(RunError(f"{name} ended with {ending}; see {self._log}"))
 
-    def _vanished(self) -> list[int]:
-        if not self._here:
-            return []
-        return [node for node, pid in self.pids.items() if not Path(f"/proc/{pid}").exists()]
-
     def _culprit(self) -> Exit | None:
-        """The first rank of which the command says that it ended badly."""
+        """The first rank of which the command says that it ended badly; its guard did not."""
         text = self._log.read_text(errors="replace")
         for pattern in _BY_RANK:
             if found := pattern.search(text):
                 return Exit(int(found["rank"]), _code(found.groupdict()))
-        nodes = {pid: node for node, pid in self.pids.items()}
-        for found in _BY_PID.finditer(text):
-            if (node := nodes.get(int(found["pid"]))) is not None:
-                return Exit(node, _code(found.groupdict()))
         return None
+
+
+async def report_exits(
+    ended: asyncio.Future[Any], logs: Path, exits: asyncio.Queue[Exit | RunError]
+) -> bool:
+    """Until ``ended``: pass on which ranks ended badly, the first one first; whether any did.
+
+    They are known from their guards' notes, see :mod:`tidings.runtime.guard`.
+    """
+    reported: set[int] = set()
+
+    def news() -> list[RankExit]:
+        # those that had been told to end have ended for another reason than their own
+        bad = (each for each in read_exits(logs) if each.code and not each.told)
+        return [each for each in bad if each.node not in reported]
+
+    while True:
+        await asyncio.wait([ended], timeout=_LOOK_S)
+        over = ended.done()
+        if news() or (over and ended.result() != 0):
+            # a guard's note may be a little behind those of ranks that died for that death
+            await asyncio.sleep(_SETTLE_S)
+        for each in news():
+            reported.add(each.node)
+            exits.put_nowait(Exit(each.node, each.code))
+        if over:
+            return bool(reported)
 
 
 def _code(found: dict[str, str | None]) -> int:
     if name := found.get("name"):
         return -_NAMES[name]
     if number := found.get("signal"):
-        # MPICH writes exit codes and signals into one place
-        return -int(number) if int(number) in signal.valid_signals() else int(number)
+        return -int(number)
     return int(found.get("code") or 1)

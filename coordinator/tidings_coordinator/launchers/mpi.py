@@ -8,14 +8,14 @@ import json
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tidings.errors import ConfigError
-from tidings.transports.mpi_thread import MpiThread
+from tidings.errors import ConfigError, RunError
 from tidings_coordinator.launchers.base import (
     Launcher,
     NodeGroup,
@@ -24,18 +24,17 @@ from tidings_coordinator.launchers.base import (
     launchers,
 )
 from tidings_coordinator.launchers.capabilities import Ability, Capabilities, Shown
-from tidings_coordinator.launchers.job import JobNodes
+from tidings_coordinator.launchers.job import JobNodes, report_exits
 
 if TYPE_CHECKING:
     from tidings_coordinator.planning import RunPlan
 
 Flavor = Literal["auto", "mpich", "openmpi"]
 
-#: the job whose rank 0 this process is, where mpiexec has started the coordinator too
-JOB: MpiThread | None = None
+#: the line to rank 0 of the job that this run is, where mpiexec was called by the user
+JOB: socket.socket | None = None
 
 _VERSION_S = 30.0
-_ANNOUNCE_S = 120.0
 
 
 _SIGNALS = "tests/process/test_signals.py::test_ranks_are_frozen_thawed_and_killed"
@@ -192,19 +191,41 @@ class MpiNodes(JobNodes):
 class RankNodes(NodeGroup):
     """The other ranks of the job that this process belongs to; mpiexec started them."""
 
-    def __init__(self, job: MpiThread) -> None:
-        self._job = job
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self._watch: asyncio.Task[None] | None = None
         self.exits = asyncio.Queue()
 
     async def start(self, order: Order) -> None:
         """Tell them where the coordinator is, and what lets them in."""
+        logs = order.logs.resolve()
         words = {
             "coordinator": order.coordinator,
             "run": order.run,
-            "logs": str(order.logs),
+            "logs": str(logs),
             "join": dict(order.join),
         }
-        await asyncio.to_thread(self._job.broadcast, json.dumps(words).encode(), _ANNOUNCE_S)
+        self._line.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(self._line, json.dumps(words).encode() + b"\n")
+        self._watch = asyncio.create_task(self._until_end(logs))
+
+    async def _until_end(self, logs: Path) -> None:
+        """Report who dies, and the end of the job; obey the signals that rank 0 passes on."""
+        loop = asyncio.get_running_loop()
+        while True:
+            said = asyncio.ensure_future(loop.sock_recv(self._line, 1))
+            try:
+                named = await report_exits(said, logs, self.exits)
+            finally:
+                said.cancel()
+            if named:
+                return
+            if not said.result():
+                self.exits.put_nowait(RunError("mpiexec has ended the job, or rank 0 has died"))
+                return
+            # from the user, for nobody has died; caught where Ctrl-C of other launchers is, too
+            os.kill(os.getpid(), said.result()[0])
 
     async def signal(self, node: int, number: int) -> None:
         """They are mpiexec's."""
@@ -212,3 +233,6 @@ class RankNodes(NodeGroup):
 
     async def stop(self) -> None:
         """They end by themselves when the coordinator hangs up; if not, mpiexec ends them."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait([self._watch])

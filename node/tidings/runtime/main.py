@@ -100,7 +100,8 @@ def _options(argv: Sequence[str]) -> argparse.Namespace:
 
 def _complete(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """What a single node must know; its number may come from whoever started it."""
-    if options.node is None:
+    options.rank = options.node is None
+    if options.rank:
         options.node = rank_of_environment()
     missing = [name for name in ("node", "coordinator") if getattr(options, name) is None]
     if missing:
@@ -123,6 +124,10 @@ def main(argv: list[str] | None = None) -> int:
     from tidings.runtime.process import Seat
 
     if options.logs:
+        if options.rank:
+            from tidings.runtime.guard import stand_guard
+
+            stand_guard()(options.logs, options.node)
         log_to(options.logs, options.node)
     seat = Seat(
         run=options.run,
