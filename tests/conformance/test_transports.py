@@ -65,6 +65,12 @@ SYNCHRONOUS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "one_bit_adam": ("complete", {"kind": "one_bit_adam", "lr": 0.01, "warm_up": 4}),
+    "fed_au": (
+        "star",
+        {"kind": "fed_au", "lr": 0.05, "participation": {"kind": "bernoulli", "mean": "60%"}},
+    ),
+    "dfedavgm": ("ring", {"kind": "dfedavgm", "lr": 0.02, "local_steps": 3}),
+    "dfedsam": ("ring", {"kind": "dfedsam", "lr": 0.05, "local_steps": 3, "gossips": 3}),
     "time-varying": ("one_peer_exponential", {"kind": "d_psgd", "lr": 0.05}),
 }
 

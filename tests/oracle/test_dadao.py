@@ -13,14 +13,14 @@ import scipy.linalg
 import torch
 from support.bowls import Bowls, Matrix
 from support.plans import IDEAL, LINK, plans, schedule_of
-from support.recording import models
+from support.recording import counters, models
 from support.watched import Happened, Watched, committed_pairs
 
-from tidings.api import LocalProblem, Node
+from tidings.api import LocalProblem, Node, Outcome
 from tidings.errors import RunError
 from tidings.links.shape import LinkShape
 from tidings.protocols.asynchronous import dadao
-from tidings.protocols.asynchronous.dadao import DADAO
+from tidings.protocols.asynchronous.dadao import DADAO, At
 from tidings.protocols.asynchronous.dadao_state import State
 from tidings.runtime.plan import ComputePlan
 from tidings.runtime.simulation import Simulated, simulate
@@ -299,3 +299,49 @@ def test_constants_can_be_given_and_must_be_known() -> None:
     told = simulate(plans(3, "ring", given, Unknown(), 5))
     known = simulate(plans(3, "ring", {"kind": "dadao"}, Bowls(), 5))
     assert models(told).tolist() == models(known).tolist()
+
+
+@pytest.mark.parametrize("lie", [math.nan, math.inf, 1e300, -1.0, 1e5])
+@pytest.mark.parametrize("liar", [0, 1])
+def test_a_time_that_makes_no_sense_is_refused(lie: float, liar: int) -> None:
+    """As a starter or as an answerer: nothing of it gets into the other's state."""
+
+    @dataclass(frozen=True)
+    class Lying(DADAO):
+        """One node says that it is some other time."""
+
+        async def run(self, node: Node) -> None:
+            await super().run(Clocked(node, lie) if node.id == liar else node)  # type: ignore[arg-type]
+
+    made = plans(2, "line", Lying(unit=Duration(1.0)), BOWLS, 20, link=IDEAL)
+    result = simulate(made, stop_s=40.0)
+    honest = 1 - liar
+    assert np.isfinite(models(result)[honest]).all()
+    assert counters(result, "exchange_committed")[honest] == 0
+    assert counters(result, "exchange_nonsense")[honest] > 3
+
+
+class Clocked:
+    """A node that writes a false time into whatever it shows and offers."""
+
+    def __init__(self, node: Node, t: float) -> None:
+        self.__dict__.update(_node=node, _t=t)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._node, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._node, name, value)
+
+    def on_exchange(self, offer: Any, commit: Any) -> None:
+        """Offers with the false time."""
+
+        def lying(peer: int, seen: Any) -> Any:
+            return offer(peer, seen.replace(t=0.0)).replace(t=self._t)
+
+        self._node.on_exchange(lying, commit)
+
+    async def exchange(self, peer: int, ask: Any) -> Outcome:
+        """Asks with the false time."""
+        outcome: Outcome = await self._node.exchange(peer, lambda: At(self._t))
+        return outcome

@@ -232,14 +232,15 @@ def test_full_gradients_and_gradients_on_one_batch(config: dict[str, Any]) -> No
     want = gradient(whole, x)
     np.testing.assert_allclose(local.full_gradient(x).numpy(), want, rtol=1e-5, atol=1e-5)
     # twice the same point on one batch: the same bits; the next batch is another
-    first, other, again = local.gradients([x, y, x], rng)
+    at = local.on_batch(rng)
+    first, other, again = (at(point) for point in (x, y, x))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    assert not torch.equal(first, local.gradients([x], rng)[0])
+    assert not torch.equal(first, local.on_batch(rng)(x))
     # over an epoch each sample counts once
     if config.get("sampling") is None and "noise" not in config:
         assert local.batches == local.samples / config["batch_size"]
         fresh = nodes_of(config, 2)[1]
         sizes = np.diff([*range(0, local.samples, config["batch_size"]), local.samples])
-        epoch = [fresh.gradients([x], rng)[0].double().numpy() for _ in sizes]
+        epoch = [fresh.on_batch(rng)(x).double().numpy() for _ in sizes]
         np.testing.assert_allclose(np.average(epoch, axis=0, weights=sizes), want, atol=1e-5)

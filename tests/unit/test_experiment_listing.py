@@ -29,6 +29,7 @@ def test_the_families() -> None:
         "mixings",
         "problems",
         "partitions",
+        "participations",
         "launchers",
         "checks",
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tidings.api import Aggregator, Attack, Compressor, Partition, Problem, Protocol
+from tidings.api import Aggregator, Attack, Compressor, Participation, Partition, Problem, Protocol
 from tidings.registry import Plugin
 from tidings_coordinator.checks.base import Check
 from tidings_coordinator.launchers.base import Launcher
@@ -21,6 +21,7 @@ FAMILIES: dict[str, type[Plugin]] = {
         Mixing,
         Problem,
         Partition,
+        Participation,
         Launcher,
         Check,
     )

@@ -12,7 +12,7 @@ from tidings.api.message import (
     Vector,
     Weights,
 )
-from tidings.api.node import Clock, GraphFacts, Node, Outcome, Outgoing, Tasks
+from tidings.api.node import Clock, GradientAt, GraphFacts, Node, Outcome, Outgoing, Tasks
 from tidings.api.plugins import (
     Aggregator,
     Attack,
@@ -21,6 +21,7 @@ from tidings.api.plugins import (
     Context,
     Dataset,
     LocalProblem,
+    Participation,
     Partition,
     Problem,
     Smoothness,
@@ -28,6 +29,7 @@ from tidings.api.plugins import (
     aggregators,
     attacks,
     compressors,
+    participations,
     partitions,
     problems,
 )
@@ -44,6 +46,7 @@ __all__ = [
     "Context",
     "Dataset",
     "Delivery",
+    "GradientAt",
     "GraphFacts",
     "Inbox",
     "LocalProblem",
@@ -54,6 +57,7 @@ __all__ = [
     "Packed",
     "Part",
     "PartVector",
+    "Participation",
     "Partition",
     "Problem",
     "Protocol",
@@ -68,6 +72,7 @@ __all__ = [
     "attacks",
     "compressors",
     "on",
+    "participations",
     "partitions",
     "problems",
     "protocols",

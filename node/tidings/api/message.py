@@ -162,6 +162,7 @@ class Delivery(Generic[M]):
     source: int
     round: int
     message: M
+    step: int = 0
 
 
 class Inbox(Mapping[int, M], Generic[M]):

@@ -23,6 +23,8 @@ from tidings.api.plugins import Aggregator, LocalProblem
 M = TypeVar("M", bound=Message)
 R = TypeVar("R")
 
+#: the gradient as a function of the point
+GradientAt = Callable[[torch.Tensor], torch.Tensor]
 #: what to send to whom
 Outgoing = Mapping[int, Message]
 #: whom a gather waits for: all it expects, those not suspected dead, or any that many
@@ -85,7 +87,7 @@ class Tasks(Interface):
 
 
 #: ``offer(peer, seen) -> value`` and ``commit(peer, mine, theirs)``, see Node.on_exchange
-Offer = Callable[[int, Any], Message]
+Offer = Callable[[int, Any], Message | None]
 Ask = Callable[[], Message]
 Commit = Callable[[int, Any, Any], None]
 
@@ -104,6 +106,9 @@ class Node(ABC):
     role: str
     #: the round (synchronous) or local step (asynchronous) that :meth:`rounds` is in
     round: int
+    #: The step within the round: messages are kept apart by round and step. Protocols that gather a
+    #: type more than once a round count it up; :meth:`rounds` sets it to 0.
+    step: int
     clock: Clock
     #: the longest wait for what may not come, in emulated seconds (the experiment's wait.timeout)
     wait_s: float
@@ -180,10 +185,16 @@ class Node(ABC):
 
     async def gradients(self, *points: torch.Tensor) -> list[torch.Tensor]:
         """As :meth:`gradient` at several points, all on the same batch; each costs a gradient."""
-        copies, batches = [x.clone() for x in points], self.rng("batch")
-        return await self.compute(
-            lambda: self.problem.gradients(copies, batches), gradients=len(copies)
-        )
+        copies = [x.clone() for x in points]
+        return await self.on_batch(lambda at: [at(x) for x in copies], gradients=len(copies))
+
+    async def on_batch(self, work: Callable[[GradientAt], R], gradients: float) -> R:
+        """Run ``work`` with the gradient on the next batch as a function, (d,) to (d,) float32.
+
+        For methods whose second point depends on the first gradient; costs ``gradients`` of them.
+        """
+        batches = self.rng("batch")
+        return await self.compute(lambda: work(self.problem.on_batch(batches)), gradients)
 
     async def full_gradient(self, x: torch.Tensor) -> torch.Tensor:
         """The exact gradient of the local objective at ``x``, (d,) float32.
@@ -251,12 +262,12 @@ class Node(ABC):
         wait_for: WaitFor | None = None,
         within_s: float | None = None,
     ) -> Inbox[M]:
-        """The messages of this round from ``of`` (default: this round's in-neighbours).
+        """The messages of this round and step from ``of`` (default: this round's in-neighbours).
 
         Returns when all of them (``"all"``), all live ones (``"live"``) or that many (a number)
         have come, or at the deadline; what did not come is in ``Inbox.missing``. Defaults are the
-        experiment's ``wait``. A message for a round that was gathered already is late: counted
-        and dropped.
+        experiment's ``wait``. A message for a round or step that was gathered already is late:
+        counted and dropped.
         """
 
     @abstractmethod
@@ -275,6 +286,7 @@ class Node(ABC):
 
         ``offer(peer, seen)`` returns the value to give away; ``seen`` is what the peer has shown so
         far (its ``ask`` on the answering side, its offer on the starting side).
+        It returns None to refuse what makes no sense, which is counted (``exchange_nonsense``).
         ``commit(peer, mine, theirs)`` applies the exchange. It is called once on both sides or on
         neither, without awaiting in between; offers and commits must not send.
         """

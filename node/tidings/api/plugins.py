@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -13,6 +13,7 @@ import torch
 
 from tidings.api.message import Compressed, Packed
 from tidings.registry import Plugin, Registry
+from tidings.units import Ratio
 
 # -- compressors -------------------------------------------------------------------------------
 
@@ -256,6 +257,11 @@ class LocalProblem:
     batches: float = 1.0
 
     @property
+    def label_shares(self) -> np.ndarray | None:
+        """The part of each label in the local samples, (labels,) float64, where there are any."""
+        return None
+
+    @property
     def constants(self) -> Constants | None:
         """Its constants, where the problem is strongly convex and they are known."""
         return None
@@ -273,19 +279,19 @@ class LocalProblem:
     def gradient(self, x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """A stochastic gradient at ``x`` on a batch drawn by ``rng``: a new (d,) float32 tensor."""
 
-    def gradients(
-        self, points: Sequence[torch.Tensor], rng: np.random.Generator
-    ) -> list[torch.Tensor]:
-        """Stochastic gradients at several points, all on the same next batch.
+    def on_batch(self, rng: np.random.Generator) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The stochastic gradient on the next batch, to be taken at as many points as one likes.
 
         For methods that take differences of them. Here ``rng`` is set back for every point; where a
         batch depends on more than ``rng``, this must be overridden.
         """
-        state, found = rng.bit_generator.state, []
-        for point in points:
+        state = rng.bit_generator.state
+
+        def at(point: torch.Tensor) -> torch.Tensor:
             rng.bit_generator.state = state
-            found.append(self.gradient(point, rng))
-        return found
+            return self.gradient(point, rng)
+
+        return at
 
     def full_gradient(self, x: torch.Tensor) -> torch.Tensor:
         """The exact gradient of the local objective at ``x``: a new (d,) float32 tensor.
@@ -326,6 +332,62 @@ class Problem(Plugin):
 
 problems: Registry[Problem] = Registry("problems", "tidings.problems")
 Problem.registry = problems
+
+# -- participation -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Participation(Plugin):
+    """When the clients of a federation are there: no server knows it in advance.
+
+    Client n has a share p_n of rounds in which it takes part. ``by`` says how it differs::
+
+        equal:     p_n = mean
+        position:  from ``least`` for the first client, evenly up to 2 mean - least for the last
+        labels:    p_n = max(least, mean L <share of each label at n, q>),    q ~ Dir(concentration)
+
+    over L labels, q common to all (Wang & Ji, ICLR 2024, section 6): who is there more often has
+    other data.
+    """
+
+    registry: ClassVar[Registry[Participation]]
+    mean: Ratio = Ratio(0.1)
+    least: Ratio = Ratio(0.02)
+    by: Literal["equal", "position", "labels"] = "labels"
+    concentration: float = 0.1
+
+    def __post_init__(self) -> None:
+        """ValueError for shares that are none."""
+        if not 0 < self.least <= self.mean <= 1:
+            raise ValueError(f"need 0 < least <= mean <= 100%, got {self.least} and {self.mean}")
+        if self.by == "position" and 2 * self.mean - self.least > 1:
+            raise ValueError("the last client would take part in more than all rounds")
+        if self.concentration <= 0:
+            raise ValueError(f"concentration must be above zero, got {self.concentration:g}")
+
+    @abstractmethod
+    def rounds(self, share: float, rng: np.random.Generator) -> Iterator[bool]:
+        """Whether a client takes part in round 0, 1, ...; True in ``share`` of them."""
+
+    def share(
+        self, client: int, clients: int, problem: LocalProblem, common: np.random.Generator
+    ) -> float:
+        """``p_n`` of client n = 0 .. clients - 1; ``common`` is the same stream for all of them."""
+        if self.by == "equal":
+            return float(self.mean)
+        if self.by == "position":
+            step = 2 * (self.mean - self.least) / max(1, clients - 1)
+            return float(self.least + step * client)
+        labels = problem.label_shares
+        if labels is None:
+            raise ValueError("participation by labels needs a problem with labels")
+        favor = common.dirichlet(np.full(len(labels), self.concentration))
+        share = self.mean * len(labels) * float(labels @ favor)
+        return min(1.0, max(self.least, share))
+
+
+participations: Registry[Participation] = Registry("participations", "tidings.participations")
+Participation.registry = participations
 
 # -- partitions --------------------------------------------------------------------------------
 

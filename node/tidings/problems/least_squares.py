@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,12 +82,10 @@ class LocalLeastSquares(LocalProblem):
         """``A_B^T (A_B x - y_B) / |B|`` on the next batch B of rows, computed in float64."""
         return self._gradient(x, self._batches.draw(rng))
 
-    def gradients(
-        self, points: Sequence[torch.Tensor], rng: np.random.Generator
-    ) -> list[torch.Tensor]:
-        """As :meth:`gradient` at every point, on one batch."""
+    def on_batch(self, rng: np.random.Generator) -> Callable[[torch.Tensor], torch.Tensor]:
+        """As :meth:`gradient`, on one batch."""
         rows = self._batches.draw(rng)
-        return [self._gradient(x, rows) for x in points]
+        return lambda x: self._gradient(x, rows)
 
     def full_gradient(self, x: torch.Tensor) -> torch.Tensor:
         """``A^T (A x - y) / m`` over all rows, computed in float64."""

@@ -6,7 +6,7 @@ import copy
 import functools
 import threading
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -124,6 +124,17 @@ class LocalSupervised(LocalProblem):
         self._batches = Batches(self.samples, self.problem.batch_size, self.problem.sampling)
         self.batches = self.samples / self._batches.size
 
+    @property
+    def label_shares(self) -> np.ndarray | None:
+        """Of the classes of the training set."""
+        targets = self.common.train.dataset.targets
+        if targets.dtype != np.int64:
+            return None
+        own = self.data.dataset.targets[self.rows]
+        counts: np.ndarray = np.bincount(own.ravel(), minlength=int(targets.max()) + 1)
+        shares: np.ndarray = counts / own.size
+        return shares
+
     def initial(self) -> torch.Tensor:
         """The module's initial parameters."""
         return self.common.initial.clone()
@@ -132,12 +143,10 @@ class LocalSupervised(LocalProblem):
         """The gradient of the mean loss on the next batch, plus ``l2 x``."""
         return self._gradient(x, self.rows[self._batches.draw(rng)])
 
-    def gradients(
-        self, points: Sequence[torch.Tensor], rng: np.random.Generator
-    ) -> list[torch.Tensor]:
-        """As :meth:`gradient` at every point, on one batch."""
+    def on_batch(self, rng: np.random.Generator) -> Callable[[torch.Tensor], torch.Tensor]:
+        """As :meth:`gradient`, on one batch."""
         rows = self.rows[self._batches.draw(rng)]
-        return [self._gradient(x, rows) for x in points]
+        return lambda x: self._gradient(x, rows)
 
     def full_gradient(self, x: torch.Tensor) -> torch.Tensor:
         """The gradient of the mean loss on all local samples, plus ``l2 x``."""

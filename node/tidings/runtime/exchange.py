@@ -123,7 +123,7 @@ class Exchanger:
         self._inbox: asyncio.Queue[tuple[int, pb.Exchange, Message | None]] = asyncio.Queue()
         self._waiting: Counter[int] = Counter()
         self._freed = asyncio.Event()
-        #: committed, refused, aborted, in_doubt
+        #: committed, refused, aborted, in_doubt, nonsense
         self.counters: Counter[str] = Counter()
 
     @property
@@ -263,11 +263,13 @@ class Exchanger:
             # both ask each other: the lower number goes first
             self._give_up(mine)
             self._free()
-        if self._open is not None or self._closed or self._offer is None:
+        busy = self._open is not None or self._closed or self._offer is None
+        value = None if busy or self._offer is None else self._offer(source, message)
+        if value is None:
+            self.counters["nonsense"] += not busy
             refusal = pb.Exchange(phase=pb.Exchange.REFUSE, id=header.id, starter=source)
             await self._transmit(source, refusal, None)
             return
-        value = self._offer(source, message)
         self._open = _Open(source, header.id, source, value)
         await self._transmit(source, self._open.header(pb.Exchange.OFFER), value)
 
@@ -317,9 +319,13 @@ class Exchanger:
             and self._commit is not None
         ):
             value = self._offer(source, message)
-            self._commit(source, value, message)
-            self._committed[source] = (header.id, value)
-            mine.outcome.set_result(Outcome.DELIVERED)
+            if value is None:
+                self.counters["nonsense"] += 1
+                self._give_up(mine)
+            else:
+                self._commit(source, value, message)
+                self._committed[source] = (header.id, value)
+                mine.outcome.set_result(Outcome.DELIVERED)
         decided = self._committed.get(source)
         if decided is not None and decided[0] == header.id:
             decision = pb.Exchange(phase=pb.Exchange.COMMIT, id=header.id, starter=self._node)

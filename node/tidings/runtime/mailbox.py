@@ -17,16 +17,16 @@ class _Box:
 
     #: by order of arrival
     arrivals: OrderedDict[int, Delivery[Message]] = field(default_factory=OrderedDict)
-    #: round -> source -> arrival numbers, for gathers
-    rounds: dict[int, dict[int, list[int]]] = field(default_factory=dict)
+    #: (round, step) -> source -> arrival numbers, for gathers
+    rounds: dict[tuple[int, int], dict[int, list[int]]] = field(default_factory=dict)
     #: how many wait, by source
     waiting: Counter[int] = field(default_factory=Counter)
-    #: the last round that was gathered
-    closed: int = -1
+    #: the last round and step that was gathered
+    closed: tuple[int, int] = (-1, 0)
 
 
 class Mailbox:
-    """Messages by (type, round, source), bounded per (type, source), collected by round."""
+    """Messages by (type, round, step, source), bounded per (type, source)."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -35,51 +35,53 @@ class Mailbox:
         #: what was not kept, by reason: late, overflow, duplicate
         self.dropped: Counter[str] = Counter()
 
-    def put(self, source: int, round_: int, message: Message) -> Verdict:
+    def put(self, source: int, round_: int, message: Message, step: int = 0) -> Verdict:
         """File an arrival; "late" and "overflow" ones are counted and dropped."""
         box = self._boxes.setdefault(type(message), _Box())
-        if round_ <= box.closed:
+        if (round_, step) <= box.closed:
             self.dropped["late"] += 1
             return "late"
         if box.waiting[source] >= self._limit:
             self.dropped["overflow"] += 1
             return "overflow"
         self._arrived += 1
-        box.arrivals[self._arrived] = Delivery(source, round_, message)
-        box.rounds.setdefault(round_, {}).setdefault(source, []).append(self._arrived)
+        box.arrivals[self._arrived] = Delivery(source, round_, message, step)
+        box.rounds.setdefault((round_, step), {}).setdefault(source, []).append(self._arrived)
         box.waiting[source] += 1
         return "kept"
 
-    def heard(self, kind: type[Message], round_: int) -> set[int]:
-        """Who has sent a message of that kind and round that still waits here."""
+    def heard(self, kind: type[Message], round_: int, step: int = 0) -> set[int]:
+        """Who has sent a message of that kind, round and step that still waits here."""
         box = self._boxes.get(kind)
-        return set(box.rounds.get(round_, ())) if box else set()
+        return set(box.rounds.get((round_, step), ())) if box else set()
 
-    def peek(self, kind: type[Message], round_: int, source: int) -> Message:
+    def peek(self, kind: type[Message], round_: int, source: int, step: int = 0) -> Message:
         """The first message of a source that was heard, without taking it."""
         box = self._boxes[kind]
-        return box.arrivals[box.rounds[round_][source][0]].message
+        return box.arrivals[box.rounds[round_, step][source][0]].message
 
-    def take_round(self, kind: type[Message], round_: int, sources: set[int]) -> dict[int, Message]:
-        """The first message of each of ``sources``; closes the round.
+    def take_round(
+        self, kind: type[Message], round_: int, sources: set[int], step: int = 0
+    ) -> dict[int, Message]:
+        """The first message of each of ``sources``; closes the step of the round.
 
-        All other messages of this and of earlier rounds are dropped: second ones of the same
-        source as duplicates, the rest as late.
+        All other messages of this and of earlier steps and rounds are dropped: second ones of the
+        same source as duplicates, the rest as late.
         """
-        box = self._boxes.setdefault(kind, _Box())
+        box, now = self._boxes.setdefault(kind, _Box()), (round_, step)
         taken = {
             source: box.arrivals[numbers[0]].message
-            for source, numbers in box.rounds.get(round_, {}).items()
+            for source, numbers in box.rounds.get(now, {}).items()
             if source in sources
         }
-        for past in [r for r in box.rounds if r <= round_]:
+        for past in [then for then in box.rounds if then <= now]:
             for source, numbers in box.rounds.pop(past).items():
-                wanted = past == round_ and source in sources
+                wanted = past == now and source in sources
                 self.dropped["duplicate" if wanted else "late"] += len(numbers) - wanted
                 box.waiting[source] -= len(numbers)
                 for number in numbers:
                     del box.arrivals[number]
-        box.closed = max(box.closed, round_)
+        box.closed = max(box.closed, now)
         return taken
 
     def take_next(self, kind: type[Message]) -> Delivery[Message] | None:
@@ -94,12 +96,12 @@ class Mailbox:
             return None
         number, box = min(waiting, key=lambda entry: entry[0])
         delivery = box.arrivals.pop(number)
-        by_source = box.rounds[delivery.round]
+        by_source = box.rounds[delivery.round, delivery.step]
         by_source[delivery.source].remove(number)
         if not by_source[delivery.source]:
             del by_source[delivery.source]
         if not by_source:
-            del box.rounds[delivery.round]
+            del box.rounds[delivery.round, delivery.step]
         box.waiting[delivery.source] -= 1
         return delivery
 

@@ -166,7 +166,7 @@ class RuntimeNode(Reception):
             if self._ended.is_set() or (limit is not None and number >= limit):
                 return
             self._alive()
-            self.round = number
+            self.round, self.step = number, 0
             yield number
 
     async def report(self, **metrics: float) -> None:
@@ -205,7 +205,9 @@ class RuntimeNode(Reception):
             for message in outgoing.values():
                 self._world.oracle.post(self.id, self.round, message)
         distinct = {id(message): message for message in outgoing.values()}
-        encoded = {key: self.codec.encode(m, self.round) for key, m in distinct.items()}
+        encoded = {
+            key: self.codec.encode(m, self.round, step=self.step) for key, m in distinct.items()
+        }
         for target in sorted(outgoing):
             self._alive()
             with self.waiting.working():
@@ -215,7 +217,7 @@ class RuntimeNode(Reception):
         self, target: int, message: Message | None, exchange: pb.Exchange | None
     ) -> None:
         self._alive()
-        frame = self.codec.encode(message, self.round, exchange)
+        frame = self.codec.encode(message, self.round, exchange, self.step)
         with self.waiting.working():
             await self._world.transport.send(target, frame)
         self._alive()

@@ -33,7 +33,8 @@ class Reception(Node):
 
     def __init__(self, plan: NodePlan, parts: Parts, world: World) -> None:
         self.plan = plan
-        self.id, self.n, self.role, self.round = plan.node, plan.nodes, plan.role, 0
+        self.id, self.n, self.role = plan.node, plan.nodes, plan.role
+        self.round = self.step = 0
         self.graph, self.wait_s = plan.graph, plan.wait_s
         self.clock = world.clock
         self.protocol, self.problem, self.codec = parts.protocol, parts.problem, parts.codec
@@ -65,10 +66,10 @@ class Reception(Node):
     ) -> Inbox[M]:
         self._alive()
         sources = set(self.in_neighbors if of is None else of)
-        round_ = self.round
+        round_, step = self.round, self.step
         policy = self.plan.wait_for if wait_for is None else wait_for
-        await self._wait_round(kind, round_, sources, policy, within_s)
-        taken = self._mailbox.take_round(kind, round_, sources)
+        await self._wait_round(kind, round_, step, sources, policy, within_s)
+        taken = self._mailbox.take_round(kind, round_, sources, step)
         missing = tuple(sorted(sources - set(taken)))
         self.ledger.refused["missing"] += len(missing)
         return Inbox(taken, missing)  # type: ignore[arg-type]
@@ -77,18 +78,19 @@ class Reception(Node):
         self,
         kind: type[Message],
         round_: int,
+        step: int,
         sources: set[int],
         wait_for: WaitFor,
         within_s: float | None,
     ) -> None:
-        """Until the messages of a round are there, or the deadline."""
-        pending = sources - self._mailbox.heard(kind, round_)
+        """Until the messages of a round and step are there, or the deadline."""
+        pending = sources - self._mailbox.heard(kind, round_, step)
         need = len(pending)
         if isinstance(wait_for, int):
             need = max(0, min(wait_for, len(sources)) - (len(sources) - len(pending)))
         live = self._suspected if wait_for == "live" else None
         await self.waiting.round(
-            kind, round_, pending, need, self._deadline(within_s), self.clock.now_s, live
+            kind, round_, pending, need, self._deadline(within_s), self.clock.now_s, live, step
         )
         self._alive()
 
@@ -141,9 +143,9 @@ class Reception(Node):
             if reason is not None:
                 self.ledger.refused[reason] += 1
         elif incoming.message is not None:
-            verdict = self._mailbox.put(source, incoming.round, incoming.message)
-            if verdict == "kept":
-                self.waiting.arrived(type(incoming.message), incoming.round, source)
+            message, round_, step = incoming.message, incoming.round, incoming.step
+            if self._mailbox.put(source, round_, message, step) == "kept":
+                self.waiting.arrived(type(message), round_, source, step)
 
     def _suspect(self, peer: int, dead: bool) -> None:
         (self._suspected.add if dead else self._suspected.discard)(peer)
@@ -156,6 +158,7 @@ class Reception(Node):
         Where a message is sent by one role only, no neighbour sends it: they have the other one.
         """
         sources = sources & set(self.in_neighbors) if kind.sender is None else set()
-        await self._wait_round(kind, self.round, sources, self.plan.wait_for, None)
-        heard = self._mailbox.heard(kind, self.round) & sources
-        return Inbox({j: self._mailbox.peek(kind, self.round, j) for j in heard})
+        round_, step = self.round, self.step
+        await self._wait_round(kind, round_, step, sources, self.plan.wait_for, None)
+        heard = self._mailbox.heard(kind, round_, step) & sources
+        return Inbox({j: self._mailbox.peek(kind, round_, j, step) for j in heard})

@@ -18,8 +18,8 @@ class _Wait:
     #: whether a timer will end it
     timed: bool
     kind: type[Message] | None = None
-    #: None: any round and source
-    round: int | None = None
+    #: round and step; None: any, and from any source
+    at: tuple[int, int] | None = None
     pending: set[int] = field(default_factory=set)
     need: int = 1
     #: suspects are not waited for
@@ -71,13 +71,14 @@ class Waiting:
         timeout_s: float | None,
         now_s: float,
         suspected: set[int] | None,
+        step: int = 0,
     ) -> None:
         """Until ``need`` of the ``pending`` sources were heard, or the deadline (loop seconds).
 
         With a set of suspects, those are not waited for, now or later.
         """
-        text = f"{kind.__name__} of round {round_}"
-        wait = _Wait(text, now_s, timeout_s is not None, kind, round_, pending, need)
+        text = f"{kind.__name__} of round {round_}" + (f", step {step}" if step else "")
+        wait = _Wait(text, now_s, timeout_s is not None, kind, (round_, step), pending, need)
         if suspected is not None:
             wait.live = True
             self._discount(wait, suspected)
@@ -99,14 +100,14 @@ class Waiting:
         finally:
             self._waits.remove(wait)
 
-    def arrived(self, kind: type[Message], round_: int, source: int) -> None:
+    def arrived(self, kind: type[Message], round_: int, source: int, step: int = 0) -> None:
         """A message was filed: wake whom it concerns."""
         for wait in self._waits:
             if wait.kind is None or not issubclass(kind, wait.kind):
                 continue
-            if wait.round is None:
+            if wait.at is None:
                 _wake(wait)
-            elif wait.round == round_ and source in wait.pending:
+            elif wait.at == (round_, step) and source in wait.pending:
                 wait.pending.discard(source)
                 wait.need -= 1
                 if wait.need <= 0:

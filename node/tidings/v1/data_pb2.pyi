@@ -124,9 +124,12 @@ class FrameHeader(_message.Message):
     SECTIONS_FIELD_NUMBER: _builtins.int
     EXCHANGE_FIELD_NUMBER: _builtins.int
     PROBE_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
     type: _builtins.int
     """Position in the protocol's message table, from 1; 0 for a frame without a message."""
     round: _builtins.int
+    step: _builtins.int
+    """The step within the round, where a round has more than one."""
     @_builtins.property
     def integers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The message's int and bool fields, then its float fields, each in declaration order."""
@@ -151,10 +154,11 @@ class FrameHeader(_message.Message):
         sections: _abc.Iterable[_builtins.int] | None = ...,
         exchange: Global___Exchange | None = ...,
         probe: Global___Probe | None = ...,
+        step: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["exchange", b"exchange", "probe", b"probe"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exchange", b"exchange", "floats", b"floats", "integers", b"integers", "probe", b"probe", "round", b"round", "sections", b"sections", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exchange", b"exchange", "floats", b"floats", "integers", b"integers", "probe", b"probe", "round", b"round", "sections", b"sections", "step", b"step", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -40,6 +40,7 @@ class Incoming:
     """A decoded frame."""
 
     round: int
+    step: int
     message: Message | None
     exchange: pb.Exchange | None
     probe: pb.Probe | None
@@ -75,10 +76,14 @@ class Codec:
     # -- encoding ----------------------------------------------------------------------------
 
     def encode(
-        self, message: Message | None, round_: int, exchange: pb.Exchange | None = None
+        self,
+        message: Message | None,
+        round_: int,
+        exchange: pb.Exchange | None = None,
+        step: int = 0,
     ) -> Frame:
         """The frame of ``message``; tensors are copied. TypeError for an undeclared message."""
-        header = pb.FrameHeader(round=round_)
+        header = pb.FrameHeader(round=round_, step=step)
         sections: list[Buffer] = []
         payload = metadata = 0
         if exchange is not None:
@@ -172,6 +177,7 @@ class Codec:
             count.header = start
         return Incoming(
             header.round,
+            header.step,
             message,
             header.exchange if header.HasField("exchange") else None,
             header.probe if header.HasField("probe") else None,

@@ -45,13 +45,15 @@ class DADAO(Protocol):
     of order sqrt(mu / L). Needs mu and L, by default the problem's own.
 
     A gossip is an atomic exchange at one common time: the starter's when it asks, or the answerer's
-    if that is later. The lower-numbered end keeps an edge's clock. Invariant: at a common time the
-    Z of all nodes sum to zero. On the wire: Y + Z and a time, once each way per gossip.
+    if that is later. A time that is more than ``lead`` ahead of a node's own clock, or no number,
+    is refused and counted. The lower-numbered end keeps an edge's clock. Invariant: at a common
+    time the Z of all nodes sum to zero. On the wire: Y + Z and a time, once each way per gossip.
     """
 
     unit: Duration = Duration(0.1)
     mu: float | None = None
     smoothness: float | None = None
+    lead: Duration = Duration(10.0)
 
     messages = (Dual, At)
     asks_with = At
@@ -59,7 +61,7 @@ class DADAO(Protocol):
     two_way_links = True
 
     def __post_init__(self) -> None:
-        for name in ("unit", "mu", "smoothness"):
+        for name in ("unit", "mu", "smoothness", "lead"):
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise ValueError(f"{name} must be above zero, got {value}")
 
@@ -77,7 +79,10 @@ class DADAO(Protocol):
         rate = math.sqrt(2 * node.graph.chi_1 * node.graph.chi_2)
         state = State(node.model, mu, smoothness, node.graph.chi_1 / rate)
 
-        def offer(peer: int, seen: At | Dual) -> Dual:
+        def offer(peer: int, seen: At | Dual) -> Dual | None:
+            # not so for nan
+            if not 0 <= seen.t <= self._now(node) + self.lead / self.unit:
+                return None
             state.advance(seen.t)
             return Dual(state.t, (state.rows[2] + state.rows[4]).float())
 
