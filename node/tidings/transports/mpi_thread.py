@@ -334,12 +334,10 @@ class MpiThread:
         rank, tag = status.Get_source(), status.Get_tag()
         size_bytes = status.Get_count(self._mpi.BYTE)
         data = receiver.take(rank, tag, size_bytes)
-        if data is None:
-            # received all the same, cut off to nothing: MPI has no other way to refuse
-            with contextlib.suppress(self._mpi.Exception):
-                message.Recv([bytearray(0), self._mpi.BYTE])
-            return
-        request = message.Irecv([data, self._mpi.BYTE])
+        # what is refused is received all the same, for MPI has no other way to refuse; and in
+        # whole, for Open MPI destroys its memory where a message is cut off
+        into = memoryview(bytearray(size_bytes)) if data is None else data
+        request = message.Irecv([into, self._mpi.BYTE])
         queue = self._receiving.setdefault(rank, deque())
         queue.append(_Receiving(tag, data, request))
 
