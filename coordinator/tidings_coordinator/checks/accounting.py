@@ -48,11 +48,12 @@ class Accounting(Check):
 
     Messages and bytes handed to a link, and copies made by faults, equal what the receiver counted,
     plus what the link lost as asked, what a named fault lost, what was undeliverable, what went to
-    a node that was dead, and what the receiver refused as no frame. Exact, to the message and the
-    byte, where nodes go in rounds and the run ended by itself. A run that was stopped, or whose
-    nodes do not go in step, ends with messages on their way: where some are missing then, it is
-    unknown. More received than sent is a failure always. Links whose sender was killed are not
-    judged, for its count died with it. Evidence: links.jsonl, nodes.jsonl, faults.jsonl.
+    a node that died with its count, and what the receiver refused as no frame. Exact, to the
+    message and the byte, where nodes go in rounds and the run ended by itself. A run that was
+    stopped, or whose nodes do not go in step, ends with messages on their way: where some are
+    missing then, it is unknown. More received than sent is a failure always. Links whose sender was
+    killed are not judged, for its count died with it. Evidence: links.jsonl, nodes.jsonl,
+    faults.jsonl, and the event "over".
     """
 
     def judge(self, run: Run) -> Judged:

@@ -11,6 +11,7 @@ from tidings_coordinator.checks.base import Check, Judged, checks, unknown
 from tidings_coordinator.experiment.selectors import ALL, Nodes, Resolver
 from tidings_coordinator.records.reading import Run
 from tidings_coordinator.records.windows import DOWN, LEFT, spans, windows
+from tidings_coordinator.report import wording
 
 State = Literal["finished", "dead", "left"]
 
@@ -86,5 +87,5 @@ def state_of(run: Run, node: int) -> State | None:
 
 
 def _listed(nodes: list[int]) -> str:
-    shown = ", ".join(map(str, nodes[:8])) + (", ..." if len(nodes) > 8 else "")
+    shown = wording.few(nodes)
     return f"node {shown}" if len(nodes) == 1 else f"{len(nodes)} nodes ({shown})"

@@ -12,6 +12,7 @@ from tidings_coordinator.checks.base import Check, Judged, Verdict, checks, unkn
 from tidings_coordinator.checks.final_state import state_of
 from tidings_coordinator.records.reading import Run
 from tidings_coordinator.records.windows import CUTS, Window, windows
+from tidings_coordinator.report import wording
 
 
 @checks.register("isolation")
@@ -27,7 +28,8 @@ class Isolation(Check):
     ("affected"), and these against the link's own count (links.jsonl, "faulted"): the sender's
     word. With `records.trace` the receivers' too: no message arrived that was sent in a round that
     lies inside of the cut (events.jsonl, "received"). Unknown where a closing record or a cut's
-    count is missing, but for links whose sender was killed.
+    count is missing. Of nodes that were killed nothing is asked: what they were sent their senders
+    have counted.
     """
 
     def judge(self, run: Run) -> Judged:
@@ -51,8 +53,15 @@ class Isolation(Check):
             parts.append(f"{stopped:,} messages stopped by cuts, {crossed:,} crossed")
         if refused:
             parts.append(f"{refused:,} from or to a non-neighbour refused")
-        if missing := run.node_count - len(run.nodes):
-            gaps = [f"{missing} nodes have left no closing record", *gaps]
+        closed = {row["node"] for row in run.nodes}
+        missing = [node for node in range(run.node_count) if node not in closed]
+        killed = [node for node in missing if state_of(run, node) == "dead"]
+        if killed:
+            parts.append(
+                f"what killed nodes ({wording.few(killed)}) were sent is their senders' word"
+            )
+        if unclear := [node for node in missing if node not in killed]:
+            gaps = [f"no closing record of {wording.few(unclear)}", *gaps]
         gaps += [f"'{event}' never held" for event in never]
         verdict: Verdict = "fail" if strays or crossed else "unknown" if gaps else "pass"
         if not run.nodes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from tidings_coordinator.terminal import size_text
 
@@ -99,6 +100,11 @@ def seconds(span_s: float | None) -> str:
 def metric(name: str, value: float | None) -> str:
     """A metric's value as it is usually given: accuracy in percent."""
     return percent(value) if name == "accuracy" else number(value)
+
+
+def few(things: Sequence[object], most: int = 8) -> str:
+    """'3, 4, 7'; of many the first ones."""
+    return ", ".join(map(str, things[:most])) + (", ..." if len(things) > most else "")
 
 
 def plural(many: int, one: str, several: str | None = None) -> str:
