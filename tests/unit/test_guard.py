@@ -21,8 +21,8 @@ RANK = """
 import os, signal, sys, time
 from tidings.runtime.guard import stand_guard
 stand_guard()(sys.argv[1], 3)
-print(os.getpid(), flush=True)
 signal.signal(signal.SIGTERM, lambda number, frame: os._exit(7))
+print(os.getpid(), flush=True)
 exec(sys.argv[2])
 """
 

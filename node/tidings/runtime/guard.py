@@ -50,10 +50,13 @@ def stand_guard() -> Callable[[str, int], None]:
     """
     read, write = os.pipe()
     guard = os.getpid()
+    # until the guard can pass it on
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     child = os.fork()
     if child:
         os.close(write)
         _watch(child, read)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     die_with_parent(guard)
     os.close(read)
     return lambda logs, node: _tell(write, logs, node)
@@ -77,6 +80,7 @@ def _watch(child: int, pipe: int) -> None:
     # of Ctrl-C the coordinator hears, and ends the run in order
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, forward)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
     time_s = time.time()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
