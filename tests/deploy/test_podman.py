@@ -86,8 +86,9 @@ def test_the_pods_as_containers_give_the_weights_of_the_simulator(
     [config] = only("ConfigMap", objects)
     for secret in only("Secret", objects):
         check(secret)
-        (tmp_path / "secret.yaml").write_text(yaml.safe_dump(secret))
-        podman("kube", "play", str(tmp_path / "secret.yaml"))
+        # what this podman makes of a Secret's manifest it does not understand in a pod's
+        (tmp_path / "secret.json").write_text(json.dumps(secret["data"]))
+        podman("secret", "create", secret["metadata"]["name"], str(tmp_path / "secret.json"))
     net = f"10.{uuid.uuid4().int % 100 + 100}.{uuid.uuid4().int % 250}"
     podman("network", "create", "--subnet", f"{net}.0/24", "--disable-dns", "lab")
 

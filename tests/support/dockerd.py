@@ -19,6 +19,8 @@ from tidings_coordinator.launchers.docker_parts import compose_command
 ROOT = Path(__file__).parents[2]
 IMAGE = f"tidings:{tidings.__version__}"
 _READY_S = 60.0
+#: the daemon makes it wherever its other files are
+_KEY = Path("/etc/docker/key.json")
 
 
 @contextmanager
@@ -33,7 +35,7 @@ def dockerd() -> Iterator[None]:
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
     before = os.environ.get("DOCKER_HOST")
-    chains = "DOCKER" in _iptables()
+    chains, key = "DOCKER" in _iptables(), _KEY.exists()
     with tempfile.TemporaryDirectory(prefix="tidings-dockerd-") as name:
         folder = Path(name)
         socket = f"unix://{folder}/docker.sock"
@@ -54,6 +56,8 @@ def dockerd() -> Iterator[None]:
                 os.environ["DOCKER_HOST"] = before
             if not chains:
                 _remove_chains()
+            if not key:
+                _KEY.unlink(missing_ok=True)
 
 
 def build_image() -> str:

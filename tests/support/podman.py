@@ -19,11 +19,15 @@ from typing import Any
 
 import pytest
 
+from support.runs import DEADLINE_S
+
 ROOT = Path(__file__).parents[2]
 IMAGE = "localhost/tidings:test"
 _PYTHON = "/opt/source:/opt/site-packages"
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 _TABLES = ("filter", "nat")
+#: the same for all podmans of a machine
+_LOCKS = Path("/dev/shm/libpod_lock")
 #: files and processes of a container
 _MOST = 4096
 #: of the test environment, and not needed to run an experiment
@@ -55,6 +59,7 @@ class Podman:
         self._made: list[str] = []
         directory.mkdir()
         self._had_rules = any(rules(table) for table in _TABLES)
+        self._had_locks = _LOCKS.exists()
         files, processes = (
             _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
             for hard in (
@@ -83,7 +88,7 @@ class Podman:
             stdin=stdin,
             capture_output=True,
             text=True,
-            timeout=420,
+            timeout=DEADLINE_S + 300,
             check=False,
         )
         assert done.returncode == 0, f"podman {' '.join(arguments)}: {done.stderr}"
@@ -106,6 +111,8 @@ class Podman:
         shutil.rmtree(self._directory)
         if not self._had_rules:
             remove_rules()
+        if not self._had_locks:
+            _LOCKS.unlink(missing_ok=True)
 
     def build(self) -> None:
         """The image: Debian, the packages of this environment, the code of this checkout."""
