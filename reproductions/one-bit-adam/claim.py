@@ -100,7 +100,7 @@ REPRODUCTION = Reproduction(
     remarks=(
         "4 nodes, all connected at 10 Mbit/s over gRPC, a network of 4,810 parameters on "
         "handwritten digits, 150 steps, w = 20 %. Float32 where the paper has float16. A model "
-        "this small takes 23 ms of the network a round, so what remains of the gain in seconds depends "
+        "this small takes 23 ms of the network a round, so what is left of the gain depends "
         "on how busy the machine is; the simulator, which knows no other load, says 3.0 s "
         "for Adam and 2.1 s for 1-bit Adam."
     ),
