@@ -89,7 +89,7 @@ def test_a_run_on_kubernetes_gives_the_weights_of_the_simulator(
     out = tmp_path / "run"
     found = result(out)
     assert (found["run"], found["launcher"], found["rounds"]) == ("completed", "kubernetes", 12)
-    assert found["security"] == {"tls": True, "refused": {"unauthenticated": 0}}
+    assert found["security"] == {"tls": True, "refused": {}}
     simulated = tidings(
         "simulate", str(tmp_path / "small.yaml"), "--out", str(tmp_path / "simulated"), "--quiet"
     )
