@@ -97,6 +97,25 @@ def simulate(
 
 @app.command()
 @_reported
+def resume(
+    directory: Annotated[Path, typer.Argument(help="the run directory of an interrupted run")],
+    quiet: Quiet = False,
+) -> None:
+    """Go on with an interrupted run from its checkpoints, into the same directory."""
+    from tidings_coordinator.resuming import resume as go_on
+
+    show = watcher(quiet)
+    try:
+        outcome = go_on(directory, show)
+    finally:
+        show.close()
+    _summary(outcome)
+    _write_report(outcome.directory)
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+@_reported
 def render(
     file: File,
     overrides: Overrides = None,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from tidings.links.shape import LinkShape
 from tidings.runtime.parts import Parts
 from tidings.runtime.plan import (
     AttackPlan,
+    CheckpointPlan,
     ComputePlan,
     NodePlan,
     Phase,
@@ -27,6 +29,8 @@ from tidings_coordinator.experiment.selectors import selects
 from tidings_coordinator.launchers import demands
 from tidings_coordinator.topology.graph import Schedule
 
+#: of a run directory
+CHECKPOINTS = "checkpoints"
 #: how long a chunk occupies its line: long enough for timers, short enough for fair sharing
 _CHUNK_S, _SHARED_CHUNK_S = 0.02, 0.005
 #: spans of its timeline that a node keeps to the moment, and those that all nodes keep together
@@ -51,6 +55,8 @@ class RunPlan:
     #: positions for drawing, (n, 2) in the unit square
     layout: np.ndarray
     nodes: tuple[NodePlan, ...]
+    #: emulated time at which it begins: above 0 for a run that is resumed
+    start_s: float = 0.0
 
     @property
     def byzantine(self) -> tuple[int, ...]:
@@ -62,6 +68,17 @@ class RunPlan:
     def honest(self) -> tuple[int, ...]:
         """The nodes whose models count."""
         return tuple(i for i in range(len(self.nodes)) if i not in self.byzantine)
+
+    def kept_in(self, directory: Path) -> RunPlan:
+        """The same run, its checkpoints to be in the run directory."""
+        place = {"directory": str(directory.resolve() / CHECKPOINTS)}
+        nodes = tuple(
+            plan
+            if plan.checkpoint is None
+            else plan.model_copy(update={"checkpoint": plan.checkpoint.model_copy(update=place)})
+            for plan in self.nodes
+        )
+        return replace(self, nodes=nodes)
 
     @property
     def evaluated_by_time(self) -> bool:
@@ -220,6 +237,7 @@ def _node_plan(
         ),
         trace=experiment.records.trace,
         timeline=_timeline(experiment),
+        checkpoint=_checkpoint(experiment),
         metrics=experiment.metrics.serve,
         metrics_host=_metrics_host(experiment),
         linger_s=experiment.metrics.linger,
@@ -247,6 +265,21 @@ def _timeline(experiment: Experiment) -> int:
     if not experiment.records.timeline:
         return 0
     return max(_LEAST_SPANS, min(_MOST_SPANS, _ALL_SPANS // experiment.nodes))
+
+
+def _checkpoint(experiment: Experiment) -> CheckpointPlan | None:
+    every, keep = experiment.checkpoint.every, experiment.checkpoint.keep
+    if every is None:
+        return None
+    if not isinstance(every, Duration):
+        return CheckpointPlan(every_rounds=int(every), keep=keep)
+    if experiment.protocol.synchronous:
+        raise ConfigError(
+            f"the nodes of {experiment.protocol.kind} go through rounds together and can go on "
+            "from one round only: give a number of rounds",
+            ("checkpoint", "every"),
+        )
+    return CheckpointPlan(every_s=float(every), keep=keep)
 
 
 def _compute(experiment: Experiment, node: int) -> ComputePlan:

@@ -86,24 +86,28 @@ def run_experiment(
 
 def _run(commission: Commission) -> tuple[Path, dict[str, Any]]:
     """Conduct a run from here."""
-    run, watcher = commission.run, commission.watcher
-    experiment = run.experiment
     with kept(commission) as directory:
-        monitor = Monitor(run, one_line(read(directory.path)))
-        began = time.monotonic()
-        try:
-            _open(monitor, run, directory, watcher)
-            watcher = Watchers(watcher, monitor)
-            if experiment.launcher.virtual:
-                ending = _simulate(run, directory, watcher, began)
-            else:
-                ending = asyncio.run(_conduct(run, directory, watcher, monitor, began))
-            found = finish(run, ending, directory, watcher)
-            if experiment.monitor.serve:
-                monitor.finish(found)
-        finally:
-            monitor.close()
-        return directory.path, found
+        run = commission.run.kept_in(directory.path)
+        return directory.path, carry_out(run, directory, commission.watcher)
+
+
+def carry_out(run: RunPlan, directory: RunDirectory, watcher: Watcher) -> dict[str, Any]:
+    """Run to the end, from wherever the plans say; the result."""
+    monitor = Monitor(run, one_line(read(directory.path)))
+    began = time.monotonic()
+    try:
+        _open(monitor, run, directory, watcher)
+        watcher = Watchers(watcher, monitor)
+        if run.experiment.launcher.virtual:
+            ending = _simulate(run, directory, watcher, began)
+        else:
+            ending = asyncio.run(_conduct(run, directory, watcher, monitor, began))
+        found = finish(run, ending, directory, watcher)
+        if run.experiment.monitor.serve:
+            monitor.finish(found)
+    finally:
+        monitor.close()
+    return found
 
 
 def _open(monitor: Monitor, run: RunPlan, directory: RunDirectory, watcher: Watcher) -> None:
@@ -242,6 +246,7 @@ def _simulate(run: RunPlan, directory: RunDirectory, watcher: Watcher, began: fl
             recorder,
             stop_s=None if stop is None else float(stop),
             tie_seed=tie_seed,
+            start_s=run.start_s,
         )
         reason = done.reason
         recorder.view.phase = "ending"

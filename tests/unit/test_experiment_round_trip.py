@@ -224,6 +224,9 @@ monitor:
   page: true
 security:
   tls: auto
+checkpoint:
+  every: null
+  keep: 4
 records:
   trace: false
   timeline: true

@@ -16,6 +16,7 @@ from tidings_coordinator.control.conducted import Conducted, Progress
 from tidings_coordinator.control.entrance import Entrance
 from tidings_coordinator.control.ordering import order_of
 from tidings_coordinator.control.refusals import Refusals
+from tidings_coordinator.control.returning import Returning
 from tidings_coordinator.control.server import ControlServer, Session
 from tidings_coordinator.control.stopping import StopRule
 from tidings_coordinator.control.watch import NodeView, RunView, Watcher
@@ -48,6 +49,9 @@ class Conductor:
         anonymous = self._launcher.anonymous
         self._server = ControlServer(run.run, len(run.nodes), anonymous, refusals)
         self._entrance = Entrance(run, self._server, refusals, directory.path)
+        self.returning = Returning(
+            run, group, self._server, self._entrance, self._event, self._now_s
+        )
         self._rule = StopRule(run.experiment.stop, run.honest)
         self._view = RunView(
             run.experiment.name,
@@ -224,7 +228,7 @@ class Conductor:
 
     async def _until_over(self) -> None:
         for session in self._sessions:
-            session.send(pb.CoordinatorMessage(start=pb.Start()))
+            session.send(pb.CoordinatorMessage(start=pb.Start(time_s=self._run.start_s)))
         self._state.started = time.monotonic()
         self._event("started")
         only_until = math.inf
@@ -333,9 +337,12 @@ class Conductor:
             ended = self._group.exits.get_nowait()
             if isinstance(ended, RunError):
                 raise ended
+            if ended.node in self.returning.away:
+                self._event("died", ended.node, how=str(ended), expected=True)
+                continue
             self._raise_death(ended)
         for session in self._sessions:
-            if not session.gone:
+            if not session.gone or session.node in self.returning.away:
                 continue
             # its launcher may be about to say how it ended
             since = self._state.gone_since.setdefault(session.node, time.monotonic())
@@ -352,16 +359,13 @@ class Conductor:
 
     async def _pause(self, timeout_s: float) -> None:
         """Until something is heard, but not for longer than that."""
-        try:
-            await asyncio.wait_for(self._server.changed.wait(), timeout_s)
-        except TimeoutError:
-            return
+        await self._server.wait(timeout_s)
 
     def _now_s(self) -> float:
         """Emulated time since the start."""
         if not self._state.started:
-            return 0.0
-        return (time.monotonic() - self._state.started) / self._scale
+            return self._run.start_s
+        return self._run.start_s + (time.monotonic() - self._state.started) / self._scale
 
     def _event(self, name: str, node: int | None = None, **fields: object) -> None:
         self._directory.event(name, self._now_s(), node, **fields)

@@ -85,6 +85,8 @@ class Entrance:
         """For whoever starts nodes elsewhere: KEY=value, one a line, as shells and Docker read."""
         lines = {"TIDINGS_COORDINATOR": address} | dict(self.join)
         try:
+            # of a coordinator that was killed
+            self.invitation.unlink(missing_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
             with open(os.open(self.invitation, flags, 0o600), "w", encoding="ascii") as file:
                 file.writelines(f"{key}={value}\n" for key, value in lines.items())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import grpc
 from grpc import aio
 
-from tidings.errors import UserError
+from tidings.errors import RunError, UserError
 from tidings.transports.credentials import Credentials, Gate, guard, node_name
 from tidings.v1 import control_pb2 as pb
 from tidings.v1 import records_pb2 as records
@@ -85,6 +86,18 @@ class ControlServer:
         bound = bind(self.gate, self._server, host, port)
         await self._server.start()
         return f"{host}:{bound}"
+
+    def renew(self, node: int) -> Session:
+        """A seat for a new process of a node; RunError while the old one is here."""
+        if not self.sessions[node].gone:
+            raise RunError(f"node {node} is alive and cannot be started again")
+        self.sessions[node] = Session(node)
+        return self.sessions[node]
+
+    async def wait(self, timeout_s: float) -> None:
+        """Until any node says something, but not for longer than that."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.changed.wait(), timeout_s)
 
     async def close(self) -> None:
         """Hang up on everyone."""

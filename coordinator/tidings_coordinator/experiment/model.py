@@ -49,6 +49,7 @@ from tidings_coordinator.topology.ring import Ring
 
 __all__ = [
     "Byzantine",
+    "Checkpoint",
     "Compute",
     "Evaluate",
     "Experiment",
@@ -209,6 +210,17 @@ class Monitor(Section):
     """Whether it serves the live page."""
 
 
+class Checkpoint(Section):
+    """What nodes write down to go on from, after a crash or when a run is resumed."""
+
+    every: Every | None = None
+    """A number of rounds (or local steps), or a time; left out: no checkpoints. By time only for
+    protocols whose nodes do not go through rounds together."""
+    keep: Count = 4
+    """How many of the last ones stay. Nodes are apart in rounds; a run goes on from the last round
+    of which every node still has one."""
+
+
 class Records(Section):
     """What is written down beyond the usual."""
 
@@ -257,6 +269,8 @@ class Experiment(Section):
     """The coordinator's web server: live page, its own metrics, service discovery."""
     security: Security = Security()
     """Who may take part, and who may read along."""
+    checkpoint: Checkpoint = Checkpoint()
+    """What nodes write down to go on from."""
     records: Records = Records()
     """What is written down beyond the usual."""
 

@@ -89,6 +89,13 @@ class NodeGroup(ABC):
     async def signal(self, node: int, number: int) -> None:
         """Send a node a signal."""
 
+    async def restart(self, node: int) -> None:
+        """Start a node whose process has ended again, in the same place.
+
+        NotImplementedError where that is out of reach.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot start a node again")
+
     @abstractmethod
     async def stop(self) -> None:
         """End what still runs, at once; nothing is left behind. May be called more than once."""

@@ -46,6 +46,10 @@ class Local(Launcher):
             "tls": Shown("tests/process/test_security.py::test_strangers_at_every_door_of_a_run"),
             "kill": Shown(_SIGNALS),
             "pause": Shown(_SIGNALS),
+            "restart": Shown(
+                "tests/process/test_restart.py"
+                "::test_a_killed_node_comes_back_and_replicas_agree_again"
+            ),
         },
     )
 
@@ -65,6 +69,7 @@ class LocalNodes(NodeGroup):
         self._server: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
+        self._order: Order | None = None
         self.exits = asyncio.Queue()
         #: process ids of the nodes
         self.pids: dict[int, int] = {}
@@ -98,6 +103,7 @@ class LocalNodes(NodeGroup):
             await asyncio.wait_for(self._ready.wait(), _READY_S)
         if self._server.returncode is not None or not self._ready.is_set():
             raise RunError(f"the node server did not start; see {log}")
+        self._order = order
         self._tell(start=[self._child(node, order) for node in range(order.nodes)])
 
     def _child(self, node: int, order: Order) -> dict[str, Any]:
@@ -107,6 +113,11 @@ class LocalNodes(NodeGroup):
     async def signal(self, node: int, number: int) -> None:
         """Send a node process a signal."""
         self._tell(signal=number, node=node)
+
+    async def restart(self, node: int) -> None:
+        """Fork once more."""
+        assert self._order is not None
+        self._tell(start=[self._child(node, self._order)])
 
     async def stop(self) -> None:
         """Close the fork server's input: it kills and reaps its children, and ends."""

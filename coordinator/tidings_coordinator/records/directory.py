@@ -21,6 +21,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import datetime
+import fcntl
 import json
 import math
 import os
@@ -57,6 +58,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._files: dict[str, TextIO] = {}
+        self._lock: int | None = None
         #: called with the file's name and the line, for every line that has been written
         self.listeners: list[Callable[[str, Mapping[str, Any]], None]] = []
 
@@ -70,7 +72,43 @@ class RunDirectory:
             (path / "logs").mkdir()
         except OSError as error:
             raise UserError(f"cannot make the run directory {path}: {error.strerror}") from error
-        return cls(path)
+        directory = cls(path)
+        directory._claim()
+        return directory
+
+    @classmethod
+    def reopen(cls, path: Path) -> Self:
+        """A directory to go on in; UserError where a run is going on in it.
+
+        Lines that were cut off in the middle are taken away, so that others can follow.
+        """
+        directory = cls(path)
+        directory._claim()
+        for name in _APPENDED:
+            file = path / f"{name}.jsonl"
+            if file.exists():
+                data = file.read_bytes()
+                os.truncate(file, data.rfind(b"\n") + 1)
+        return directory
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """How many lines the files have."""
+        return {name: sum(1 for _ in read_lines(self.path, name)) for name in _APPENDED}
+
+    def _claim(self) -> None:
+        """Nobody else may write here, as long as this process lives."""
+        self._lock = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._unlock()
+            raise UserError(f"a run is going on in {self.path}") from None
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def __enter__(self) -> Self:
         return self
@@ -92,6 +130,7 @@ class RunDirectory:
                 # a full disk was reported when the line was written
                 continue
         self._files.clear()
+        self._unlock()
 
     # -- writing ---------------------------------------------------------------------------------
 

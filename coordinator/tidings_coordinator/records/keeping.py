@@ -42,9 +42,8 @@ def kept(commission: Commission) -> Iterator[RunDirectory]:
         try:
             directory.write("experiment.yaml", commission.source)
             directory.write("resolved.yaml", dump(run.experiment))
-            protection = {"tls": uses_tls(run.experiment)}
-            facts = environment(commission.base) | {"security": protection}
-            directory.write_json("environment.json", facts)
+            facts = {"run_id": run.run, "security": {"tls": uses_tls(run.experiment)}}
+            directory.write_json("environment.json", environment(commission.base) | facts)
             directory.write_json("graph.json", _graph(run))
             yield directory
         except UserError:

@@ -14,6 +14,7 @@ from tidings.units import Ratio
 from tidings_coordinator.experiment.yaml_loader import YamlError, parse
 from tidings_coordinator.records.directory import read_json, read_lines
 from tidings_coordinator.records.series import Goal, Point, cost_to, curve
+from tidings_coordinator.records.standing import standing
 
 Row = dict[str, Any]
 
@@ -177,13 +178,13 @@ def read(path: Path) -> Run:
         resolved=found if isinstance(found, dict) else {},
         resolved_text=text,
         points=curve(path),
-        latest={row["node"]: row for row in read_lines(path, "series")},
+        latest={row["node"]: row for row in standing(path, "series")},
         graph=read_json(path, "graph.json") or {},
         environment=read_json(path, "environment.json") or {},
         result=read_json(path, "result.json"),
         fidelity=read_json(path, "fidelity.json"),
         events=list(read_lines(path, "events")),
-        links=list(read_lines(path, "links")),
-        nodes=list(read_lines(path, "nodes")),
-        faults=list(read_lines(path, "faults")),
+        links=list(standing(path, "links")),
+        nodes=list(standing(path, "nodes")),
+        faults=list(standing(path, "faults")),
     )

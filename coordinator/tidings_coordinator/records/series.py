@@ -14,6 +14,7 @@ import numpy as np
 
 from tidings.runtime.evaluation import consensus_distance
 from tidings_coordinator.records.directory import read_json, read_lines
+from tidings_coordinator.records.standing import standing
 from tidings_coordinator.records.windows import DOWN, spans
 
 Row = dict[str, Any]
@@ -54,7 +55,7 @@ def curve(path: Path) -> list[Point]:
 def groups(path: Path) -> list[list[Row]]:
     """The rows of all nodes that make each of the run's points together, in node order."""
     graph = read_json(path, "graph.json") or {}
-    rows = list(read_lines(path, "series"))
+    rows = list(standing(path, "series"))
     nodes = {row["node"] for row in rows}
     down = _down(path)
     # nodes that evaluate by time do so in different rounds even if they go in step
@@ -69,8 +70,11 @@ def _down(path: Path) -> dict[int, list[tuple[float, float]]]:
         for node, stretches in spans(read_lines(path, "faults"), DOWN).items()
     }
     for event in read_lines(path, "events"):
-        if event["event"] == "died" and event.get("node") not in found:
-            found[event["node"]] = [(event["time_s"], math.inf)]
+        node = event.get("node")
+        if event["event"] == "died" and node not in found:
+            found[node] = [(event["time_s"], math.inf)]
+        elif event["event"] == "returned" and node in found and found[node][-1][1] == math.inf:
+            found[node][-1] = (found[node][-1][0], event["time_s"])
     return found
 
 

@@ -22,6 +22,7 @@ from tidings.api.plugins import Aggregator, LocalProblem
 
 M = TypeVar("M", bound=Message)
 R = TypeVar("R")
+S = TypeVar("S")
 
 #: the gradient as a function of the point
 GradientAt = Callable[[torch.Tensor], torch.Tensor]
@@ -90,6 +91,18 @@ class Tasks(Interface):
 Offer = Callable[[int, Any], Message | None]
 Ask = Callable[[], Message]
 Commit = Callable[[int, Any, Any], None]
+
+
+class Resync(Interface):
+    """What a protocol says of nodes that come back, see tidings.api.Protocol."""
+
+    def resync_with(self, state: Any, peer: int, node: Node) -> Message | None:
+        """What the other end needs."""
+        ...
+
+    def resync(self, state: Any, peer: int, message: Any, node: Node) -> Any:
+        """The state that agrees with the other end's."""
+        ...
 
 
 class Node(ABC):
@@ -277,6 +290,40 @@ class Node(ABC):
     @abstractmethod
     def messages(self, kind: type[M]) -> AsyncIterator[Delivery[M]]:
         """All messages of a kind in order of arrival, until the run ends."""
+
+    # -- surviving ---------------------------------------------------------------------------
+
+    @abstractmethod
+    def restore(self) -> dict[str, Any] | None:
+        """What this node kept before it was started again; None where it is to begin anew.
+
+        Called first of all. The model, random streams, waiting messages and the round have been
+        put back then: :meth:`rounds` goes on behind the checkpoint.
+        """
+
+    @abstractmethod
+    async def keep(self, **parts: Any) -> None:
+        """Write a checkpoint, if one is due; to be called after :meth:`report`.
+
+        ``parts`` are what :meth:`restore` is to return: tensors, numbers, text, random generators,
+        and tuples, lists, dicts and dataclasses of these. Whatever is not in them, in the model or
+        in :meth:`rng` is lost with the process.
+        """
+
+    @abstractmethod
+    async def rejoin(self, state: S, protocol: Resync) -> S:
+        """Take one's place among the neighbours again, before the first round; returns the state.
+
+        For protocols that go through rounds together. Nothing happens where the node was never
+        away. :meth:`rounds` then begins with the round after the latest that a neighbour is in.
+        """
+
+    @abstractmethod
+    async def welcome(self, state: S, protocol: Resync) -> S:
+        """Take back neighbours that take part again from this round on; returns the state.
+
+        Called at the start of every round, by protocols that call :meth:`rejoin`.
+        """
 
     # -- atomic pairwise exchange ------------------------------------------------------------
 

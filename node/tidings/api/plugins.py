@@ -293,6 +293,16 @@ class LocalProblem:
 
         return at
 
+    def keep(self) -> Any:
+        """What a checkpoint must hold beside ``rng`` for the next batches to be the same.
+
+        None for nothing; else arrays, tensors, numbers, and groups of them.
+        """
+        return None
+
+    def put_back(self, kept: Any) -> None:
+        """Go on where :meth:`keep` was called."""
+
     def full_gradient(self, x: torch.Tensor) -> torch.Tensor:
         """The exact gradient of the local objective at ``x``: a new (d,) float32 tensor.
 

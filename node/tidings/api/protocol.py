@@ -40,9 +40,24 @@ class Protocol(Plugin):
         if lr < 0:
             raise ValueError(f"lr must not be negative, got {lr:g}")
 
+    #: what two nodes give each other when one of them comes back, one of ``messages``
+    resyncs: ClassVar[type[Message] | None] = None
+
     @abstractmethod
     async def run(self, node: Node) -> None:
         """Take part in the run as ``node``."""
+
+    def resync_with(self, state: Any, peer: int, node: Node) -> Message | None:
+        """What ``peer`` needs at the start of the round in which one of the two is back.
+
+        ``state`` is this node's at the start of that round, or the one that it comes back with.
+        None where it needs nothing.
+        """
+        return None
+
+    def resync(self, state: Any, peer: int, message: Any, node: Node) -> Any:
+        """The state after what ``peer`` has given at the start of that round, in both ends."""
+        return state
 
     #: what it needs of the mixing matrices: rows that sum to 1, columns that do, or both
     stochastic: ClassVar[Literal["row", "column", "doubly"]] = "row"
@@ -104,14 +119,19 @@ class Rounds(Protocol):
 
     async def run(self, node: Node) -> None:
         """The round loop."""
-        state = self.start(node.initial(), node)
+        kept = node.restore()
+        state = self.start(node.initial(), node) if kept is None else kept["state"]
+        node.model = self.model(state)
+        state = await node.rejoin(state, self)
         for _ in node.rounds():
+            state = await node.welcome(state, self)
             gradient = await node.gradient(self.model(state))
             state, outgoing = self.send(state, gradient, node)
             await node.send_all(outgoing)
             state = self.receive(state, await node.gather(self.messages[0]), node)
             node.model = self.model(state)
             await node.report()
+            await node.keep(state=state)
 
 
 Handler = Callable[[Any, Node, Any, int, Any], Awaitable[None]]

@@ -173,6 +173,16 @@ class Egress(Generic[T]):
         """The link as it is asked for now."""
         return self._links[target].shape
 
+    @property
+    def sequences(self) -> dict[int, int]:
+        """How many messages each link was handed, by target."""
+        return {target: link.sequence for target, link in self._links.items()}
+
+    def go_on(self, sequences: Mapping[int, int]) -> None:
+        """Number messages as if each link had been handed that many."""
+        for target, sequence in sequences.items():
+            self._links[target].sequence = sequence
+
     def room_ns(self, now_ns: int, target: int, size_bytes: int) -> int | None:
         """When a message of that size may be offered: ``now_ns``, later, or None for unknown.
 

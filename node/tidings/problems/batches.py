@@ -15,7 +15,7 @@ class Batches:
 
     ``epochs`` (the usual practice, as PyTorch's DataLoader): a new permutation each epoch, cut into
     ceil(samples / size) batches, the last of which may be smaller. The place in the epoch is state
-    kept here, and is lost with the process. ``independent``: each batch is a fresh uniform subset,
+    (``rest``). ``independent``: each batch is a fresh uniform subset,
     a function of the generator alone, so that two calls with equal generators get the same batch,
     as variance-reduced methods need; each is an unbiased estimate.
     """
@@ -25,7 +25,8 @@ class Batches:
         self.size = samples if size is None else min(size, samples)
         self.sampling = sampling
         self._all = np.arange(samples)
-        self._epoch = self._all[:0]
+        #: what is left of the epoch
+        self.rest = self._all[:0]
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """The positions of the next batch: (b,) int64, b <= size. All of them for a full batch."""
@@ -33,9 +34,9 @@ class Batches:
             return self._all
         if self.sampling == "independent":
             return rng.choice(self.samples, self.size, replace=False)
-        if len(self._epoch) == 0:
-            self._epoch = rng.permutation(self.samples)
-        batch, self._epoch = self._epoch[: self.size], self._epoch[self.size :]
+        if len(self.rest) == 0:
+            self.rest = rng.permutation(self.samples)
+        batch, self.rest = self.rest[: self.size], self.rest[self.size :]
         return batch
 
 

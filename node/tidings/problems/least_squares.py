@@ -78,6 +78,14 @@ class LocalLeastSquares(LocalProblem):
         """The origin."""
         return torch.zeros(self.dim)
 
+    def keep(self) -> np.ndarray:
+        """What is left of the epoch."""
+        return self._batches.rest
+
+    def put_back(self, kept: np.ndarray) -> None:
+        """Go on with what is left of an epoch."""
+        self._batches.rest = kept
+
     def gradient(self, x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """``A_B^T (A_B x - y_B) / |B|`` on the next batch B of rows, computed in float64."""
         return self._gradient(x, self._batches.draw(rng))

@@ -139,6 +139,14 @@ class LocalSupervised(LocalProblem):
         """The module's initial parameters."""
         return self.common.initial.clone()
 
+    def keep(self) -> np.ndarray:
+        """What is left of the epoch."""
+        return self._batches.rest
+
+    def put_back(self, kept: np.ndarray) -> None:
+        """Go on with what is left of an epoch."""
+        self._batches.rest = kept
+
     def gradient(self, x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """The gradient of the mean loss on the next batch, plus ``l2 x``."""
         return self._gradient(x, self.rows[self._batches.draw(rng)])

@@ -18,7 +18,7 @@ def endpoint_of(plan: NodePlan, parts: Parts, clock: WallClock, io: IoThread) ->
         plan.paced_links,
         plan.paced_nic,
         frozenset(plan.in_neighbors),
-        plan.seed,
+        plan.link_seed,
         clock,
         io,
         parts.codec.check_length,

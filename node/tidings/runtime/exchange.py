@@ -107,6 +107,7 @@ class Exchanger:
         retry_s: float,
         suspected: Set[int],
         carried: Carried,
+        incarnation: int = 0,
     ) -> None:
         self._node = node
         self._send = transmit
@@ -117,7 +118,8 @@ class Exchanger:
         self._commit: Commit | None = None
         self._open: _Open | None = None
         self._closed = 0
-        self._next_id = 1
+        # an id of a process that died is never used again
+        self._next_id = (incarnation << 32) + 1
         #: the last exchange committed with each peer as starter: (id, value), to repeat on demand
         self._committed: dict[int, tuple[int, Message]] = {}
         self._inbox: asyncio.Queue[tuple[int, pb.Exchange, Message | None]] = asyncio.Queue()

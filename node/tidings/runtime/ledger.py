@@ -37,10 +37,10 @@ class Ledger:
 
     def __init__(self, node: int, links: Mapping[int, LinkCounters]) -> None:
         self._node = node
-        self._links = links
+        self.links = links
         self.received = ByteCount()
         #: (bytes, messages) by source
-        self._arrivals: dict[int, tuple[int, int]] = {}
+        self.arrivals: dict[int, tuple[int, int]] = {}
         #: by reason: wire errors, late, overflow, duplicate, missing, not_a_neighbor
         self.refused: Counter[str] = Counter()
         #: how many rounds behind the receiver what arrived was
@@ -49,28 +49,30 @@ class Ledger:
         self.compute_s = 0.0
         #: rounds or local steps that are complete
         self.completed = 0
+        #: whether what the node had counted before it was restarted is in here
+        self.taken_over = False
 
     def arrived(self, source: int, counts: ByteCount, rounds_behind: int) -> None:
         """Count a well-formed frame."""
         self.received.add(counts)
         self.staleness.add(rounds_behind)
-        size_bytes, messages = self._arrivals.get(source, (0, 0))
-        self._arrivals[source] = (size_bytes + counts.total, messages + 1)
+        size_bytes, messages = self.arrivals.get(source, (0, 0))
+        self.arrivals[source] = (size_bytes + counts.total, messages + 1)
 
     def sent(self) -> ByteCount:
         """Bytes handed to all links so far."""
         total = ByteCount()
-        for link in self._links.values():
+        for link in self.links.values():
             total.add(link.counts)
         return total
 
     def sent_by_link(self) -> dict[int, int]:
         """Bytes handed to each link so far, by target."""
-        return {target: link.counts.total for target, link in self._links.items()}
+        return {target: link.counts.total for target, link in self.links.items()}
 
     def messages_sent(self) -> int:
         """Frames handed to all links so far."""
-        return sum(link.messages for link in self._links.values())
+        return sum(link.messages for link in self.links.values())
 
     def with_refused(self, *others: Counter[str]) -> Counter[str]:
         """What was refused here and elsewhere, by reason; a copy, for any thread."""
@@ -95,17 +97,17 @@ class Ledger:
         reception = records.Reception(
             node=self._node,
             bytes=as_record(self.received),
-            messages=sum(messages for _, messages in self._arrivals.values()),
+            messages=sum(messages for _, messages in self.arrivals.values()),
             refused=+refused,
             links=[
                 records.LinkArrival(source=source, bytes=size, messages=messages)
-                for source, (size, messages) in sorted(self._arrivals.items())
+                for source, (size, messages) in sorted(self.arrivals.items())
             ],
         )
         return records.Final(
             node=self._node,
             weights_sha256=weights_digest(model),
-            links=[link_record(self._node, *link) for link in sorted(self._links.items())],
+            links=[link_record(self._node, *link) for link in sorted(self.links.items())],
             reception=reception,
             compute_s=self.compute_s,
             gradients=self.gradients,

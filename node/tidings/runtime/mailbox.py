@@ -105,6 +105,20 @@ class Mailbox:
         box.waiting[delivery.source] -= 1
         return delivery
 
+    def contents(self) -> list[Delivery[Message]]:
+        """What waits, in order of arrival."""
+        numbered = [item for box in self._boxes.values() for item in box.arrivals.items()]
+        return [delivery for _, delivery in sorted(numbered, key=lambda item: item[0])]
+
+    def closed(self) -> dict[type[Message], tuple[int, int]]:
+        """The last round and step that was gathered, by type."""
+        return {kind: box.closed for kind, box in self._boxes.items()}
+
+    def close(self, kind: type[Message], round_: int, step: int) -> None:
+        """Count messages up to that step of a round as late from now on."""
+        box = self._boxes.setdefault(kind, _Box())
+        box.closed = max(box.closed, (round_, step))
+
     def clear(self) -> None:
         """Forget everything: the node is dead."""
         self._boxes.clear()

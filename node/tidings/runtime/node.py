@@ -18,11 +18,13 @@ from tidings.api.node import Ask, Commit, Offer, Outcome, Outgoing, Tasks
 from tidings.errors import NodeCrashed
 from tidings.runtime.byzantine import attacker_for
 from tidings.runtime.exchange import Exchanger, carried_by, retry_interval_s
+from tidings.runtime.keeping import Insides, Keeper
 from tidings.runtime.ledger import Ledger
 from tidings.runtime.parts import Parts
 from tidings.runtime.plan import NodePlan, derive_rng
-from tidings.runtime.reception import Reception
+from tidings.runtime.rejoin import Rejoiner
 from tidings.runtime.reporting import Reporter
+from tidings.runtime.survival import Survival
 from tidings.runtime.tasks import TaskBlock
 from tidings.runtime.world import World
 from tidings.v1 import data_pb2 as pb
@@ -31,7 +33,7 @@ from tidings.v1 import records_pb2 as records
 R = TypeVar("R")
 
 
-class RuntimeNode(Reception):
+class RuntimeNode(Survival):
     """A node of a run; see :class:`tidings.api.Node` for what its methods mean.
 
     Life: ``begin`` starts the protocol, ``end`` winds it up, ``crash`` kills it at once.
@@ -42,8 +44,14 @@ class RuntimeNode(Reception):
         self.model = self.problem.initial()
         retry_s = retry_interval_s(plan, self.codec, self.protocol)
         self._exchanger = Exchanger(
-            plan.node, self._handshake, retry_s, self._suspected, carried_by(self.protocol)
+            plan.node,
+            self._handshake,
+            retry_s,
+            self._suspected,
+            carried_by(self.protocol),
+            plan.incarnation,
         )
+        self._rejoiner = Rejoiner(plan, self._handshake, self.waiting, retry_s)
         self._attacker = attacker_for(
             plan, plan.attack, self.protocol, self, self._spy, world.oracle
         )
@@ -54,6 +62,19 @@ class RuntimeNode(Reception):
         self._main: asyncio.Task[None] | None = None
         self._answers: asyncio.Task[None] | None = None
         self._reporter = Reporter(plan, parts.problem, world)
+        insides = Insides(
+            plan,
+            self.codec,
+            self.problem,
+            world,
+            self._rngs,
+            self._mailbox,
+            self._exchanger,
+            self._reporter,
+            self._attacker,
+            self.protocol.synchronous,
+        )
+        self._keeper = Keeper(insides, world.store)
 
     # -- life ----------------------------------------------------------------------------
 
@@ -69,7 +90,8 @@ class RuntimeNode(Reception):
 
     async def _live(self) -> None:
         try:
-            await self._evaluate(final=False)
+            if self.plan.restore is None and not self.plan.incarnation:
+                await self._evaluate(final=False)
             await self.protocol.run(self)
         except asyncio.CancelledError:
             self._check_answers()
@@ -96,6 +118,7 @@ class RuntimeNode(Reception):
         """Raise what ended the answering: an offer or a commit of the protocol's that failed."""
         if self._answers is not None and self._answers.done():
             self._answers.result()
+        self._rejoiner.check()
 
     def crash(self) -> None:
         """The fence: from now on no effect of this node is visible."""
@@ -103,6 +126,7 @@ class RuntimeNode(Reception):
         self.timeline.end()
         self._world.transport.abort()
         self._mailbox.clear()
+        self._rejoiner.stop()
         for task in (self._main, self._answers):
             if task is not None:
                 task.cancel()
@@ -161,7 +185,7 @@ class RuntimeNode(Reception):
         return result
 
     def rounds(self) -> Iterator[int]:
-        for number in itertools.count():
+        for number in itertools.count(self._first_round):
             limit = self.plan.stop_rounds
             if self._ended.is_set() or (limit is not None and number >= limit):
                 return
@@ -176,6 +200,7 @@ class RuntimeNode(Reception):
     async def catch_up(self, round_: int) -> None:
         self._alive()
         await self._reporter.catch_up(self.ledger, self.model, round_)
+        await self._keep(None, round_)
         self.round = round_
 
     async def _evaluate(self, final: bool) -> None:
@@ -214,10 +239,10 @@ class RuntimeNode(Reception):
                 await self._world.transport.send(target, encoded[id(outgoing[target])])
 
     async def _transmit(
-        self, target: int, message: Message | None, exchange: pb.Exchange | None
+        self, target: int, message: Message | None, handshake: pb.Exchange | pb.Rejoin | None
     ) -> None:
         self._alive()
-        frame = self.codec.encode(message, self.round, exchange, self.step)
+        frame = self.codec.encode(message, self.round, handshake, self.step)
         with self.waiting.working():
             await self._world.transport.send(target, frame)
         self._alive()
@@ -242,7 +267,9 @@ class RuntimeNode(Reception):
         self._alive()
         return self._exchanger.exclusive()
 
-    async def _handshake(self, peer: int, header: pb.Exchange, message: Message | None) -> None:
+    async def _handshake(
+        self, peer: int, header: pb.Exchange | pb.Rejoin, message: Message | None
+    ) -> None:
         if self._attacker is not None and message is not None:
             message = self._attacker.rewrite_alone(message, peer)
         await self._transmit(peer, message, header)
@@ -280,4 +307,5 @@ class RuntimeNode(Reception):
     def final(self) -> records.Final:
         """What this node has to say when it is over."""
         counters = {"exchange_" + name: n for name, n in self._exchanger.counters.items()}
+        counters |= {"checkpoints_" + name: n for name, n in self._keeper.counters.items()}
         return self.ledger.final(self.model, self.refused, counters)

@@ -23,4 +23,5 @@ class Parts:
         """Build the parts; UserError for what the plan names and this machine does not have."""
         protocol = Protocol.parse(plan.protocol)
         problem = Problem.parse(plan.problem).local(plan.node, plan.nodes, plan.seed)
-        return cls(protocol, problem, Codec(protocol, problem.dim, plan.chunk_bytes, plan.nodes))
+        codec = Codec(protocol, problem.dim, plan.chunk_bytes, plan.nodes, plan.incarnation)
+        return cls(protocol, problem, codec)

@@ -58,6 +58,17 @@ class AttackPlan(_Plan):
     attackers: tuple[int, ...]
 
 
+class CheckpointPlan(_Plan):
+    """When a node writes down what it would need to go on, and where."""
+
+    every_rounds: int | None = None
+    every_s: float | None = None
+    #: how many of the last ones stay
+    keep: int = Field(default=4, ge=1)
+    #: the nodes' folders are in it; empty in a simulation that leaves nothing behind
+    directory: str = ""
+
+
 class NodePlan(_Plan):
     """Everything a node needs to take its part."""
 
@@ -103,6 +114,23 @@ class NodePlan(_Plan):
     #: where they are served; empty: where the node listens
     metrics_host: str = "127.0.0.1"
     linger_s: float = 0.0
+    checkpoint: CheckpointPlan | None = None
+    #: how often the node was started before; what it sends says so, see docs/restart.md
+    incarnation: int = Field(default=0, ge=0)
+    #: where it goes on: after a round, after the last one of which there is a sound checkpoint, or
+    #: (None) from the beginning
+    restore: int | Literal["last"] | None = None
+    #: whether all nodes go on together, so that nobody has to be found again
+    resumed: bool = False
+
+    @property
+    def link_seed(self) -> int:
+        """Where the fates of its messages come from: other ones after each restart.
+
+        How many messages a killed process had sent nobody knows, so its links cannot go on where
+        they were; counted from zero with a seed of its own they are the same on every transport.
+        """
+        return self.seed + (self.incarnation << 64)
 
     @property
     def paced_links(self) -> dict[int, LinkShape]:

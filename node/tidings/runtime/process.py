@@ -15,6 +15,7 @@ import tidings
 from tidings.errors import RunError, UserError
 from tidings.links import kernel
 from tidings.runtime.carrier import make_transport
+from tidings.runtime.checkpoint import place_of
 from tidings.runtime.control import ControlClient, CoordinatorLost
 from tidings.runtime.enrolment import enrol
 from tidings.runtime.metrics import NodeMetrics
@@ -29,6 +30,8 @@ from tidings.transports.io_thread import IoThread, WallClock
 from tidings.v1 import control_pb2 as pb
 
 _CONNECT_S = 30.0
+#: a node that comes back goes on without neighbours that are dead themselves
+_RECONNECT_S = 5.0
 #: a probe may take that much longer than the link should need
 _PROBE_S = 20.0
 
@@ -114,12 +117,12 @@ class NodeProcess:
         transport = make_transport(plan, parts, clock, io, self._seat.first_rank, self._credentials)
         self._transport = transport
         world = RealWorld(clock, transport, control.send)
+        world.store = place_of(plan)
         node = RuntimeNode(plan, parts, world)
         metrics = NodeMetrics(node, world)
         try:
             await self._connect(plan, node, transport, metrics, control)
-            await self._measure(plan, node, transport, clock, control)
-            clock.restart()
+            clock.restart(await self._measure(plan, node, transport, clock, control))
             transport.restart()
             await self._run_protocol(plan, node, world, metrics, control)
             await transport.flush()
@@ -158,8 +161,9 @@ class NodeProcess:
                 self._seat.coordinator,
                 plan.time_scale,
             )
-        unreachable = await transport.connect(peers.addresses, _CONNECT_S)
-        deadline = time.monotonic() + _CONNECT_S
+        within_s = _RECONNECT_S if plan.incarnation else _CONNECT_S
+        unreachable = await transport.connect(peers.addresses, within_s)
+        deadline = time.monotonic() + within_s
         while missing := set(plan.in_neighbors) - transport.connected_sources:
             if time.monotonic() > deadline:
                 unreachable |= {j: f"node {j} has not opened its link" for j in missing}
@@ -174,15 +178,15 @@ class NodeProcess:
         transport: NetworkTransport,
         clock: WallClock,
         control: ControlClient,
-    ) -> None:
-        """Answer probes, and probe when told to, until the start."""
+    ) -> float:
+        """Answer probes, and probe when told to, until the start; its emulated time."""
         prober = Prober(plan.node, node.codec, transport, clock)
         node.on_probe = prober.arrived
         while True:
             message = await control.next()
             kind = message.WhichOneof("kind")
             if kind == "start":
-                return
+                return message.start.time_s
             if kind != "probe":
                 raise _unexpected(kind)
             if message.probe.calibrate:
@@ -221,8 +225,10 @@ class NodeProcess:
             stop.cancel()
 
     async def _until_stop(self, control: ControlClient) -> None:
-        while (await control.next()).WhichOneof("kind") != "stop":
-            pass
+        while (message := await control.next()).WhichOneof("kind") != "stop":
+            if message.HasField("peers") and self._transport is not None:
+                # a neighbour has been started again
+                self._transport.redirect(message.peers.addresses)
 
     async def _heartbeat(self, plan: NodePlan, node: RuntimeNode, control: ControlClient) -> None:
         while True:

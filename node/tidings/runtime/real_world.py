@@ -74,6 +74,9 @@ class RealWorld(World):
         if self._pending:
             await asyncio.gather(*self._pending)
 
+    async def aside(self, work: Callable[[], R]) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._evaluator, work)
+
     def event(self, event: records.Event) -> None:
         self._record(pb.NodeMessage(event=event))
 

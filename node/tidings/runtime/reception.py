@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import math
 from abc import abstractmethod
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from tidings.runtime.ledger import Ledger
 from tidings.runtime.mailbox import Mailbox
 from tidings.runtime.parts import Parts
 from tidings.runtime.plan import NodePlan
+from tidings.runtime.rejoin import Rejoiner
 from tidings.runtime.timeline import Timeline
 from tidings.runtime.waiting import Waiting
 from tidings.runtime.world import World
@@ -30,6 +32,7 @@ class Reception(Node):
     """What a node does about what comes, and about what does not."""
 
     _exchanger: Exchanger
+    _rejoiner: Rejoiner
 
     def __init__(self, plan: NodePlan, parts: Parts, world: World) -> None:
         self.plan = plan
@@ -49,12 +52,20 @@ class Reception(Node):
         self._mailbox = Mailbox(plan.mailbox_messages)
         self._suspected: set[int] = set()
         self._heard = frozenset(plan.in_neighbors)
+        #: the latest incarnation of each in-neighbour that was heard of
+        self._incarnations: defaultdict[int, int] = defaultdict(int)
         world.transport.receive = self._receive
         world.transport.suspect = self._suspect
 
     @abstractmethod
     def _alive(self) -> None:
         """NodeCrashed behind the fence."""
+
+    @abstractmethod
+    def _rejoin_arrived(
+        self, source: int, incarnation: int, header: pb.Rejoin, message: Message | None
+    ) -> str | None:
+        """Take a frame of the handshake of a return; why it is refused, if it is."""
 
     async def gather(
         self,
@@ -84,10 +95,11 @@ class Reception(Node):
         within_s: float | None,
     ) -> None:
         """Until the messages of a round and step are there, or the deadline."""
-        pending = sources - self._mailbox.heard(kind, round_, step)
+        heard = self._mailbox.heard(kind, round_, step) & sources
+        pending = sources - heard - self._rejoiner.away(round_)
         need = len(pending)
         if isinstance(wait_for, int):
-            need = max(0, min(wait_for, len(sources)) - (len(sources) - len(pending)))
+            need = min(need, max(0, min(wait_for, len(sources)) - len(heard)))
         live = self._suspected if wait_for == "live" else None
         await self.waiting.round(
             kind, round_, pending, need, self._deadline(within_s), self.clock.now_s, live, step
@@ -129,6 +141,12 @@ class Reception(Node):
         if source not in self._heard:
             self.ledger.refused["not_a_neighbor"] += 1
             return
+        if incoming.incarnation < self._incarnations[source]:
+            self.ledger.refused["old_incarnation"] += 1
+            return
+        if incoming.incarnation > self._incarnations[source]:
+            self._incarnations[source] = incoming.incarnation
+            self._suspect(source, False)
         if incoming.probe is not None:
             self.on_probe(source, incoming.probe)
             return
@@ -142,8 +160,15 @@ class Reception(Node):
             reason = reason or self._exchanger.arrived(source, incoming.exchange, incoming.message)
             if reason is not None:
                 self.ledger.refused[reason] += 1
+        elif incoming.rejoin is not None:
+            reason = self._rejoin_arrived(
+                source, incoming.incarnation, incoming.rejoin, incoming.message
+            )
+            if reason is not None:
+                self.ledger.refused[reason] += 1
         elif incoming.message is not None:
             message, round_, step = incoming.message, incoming.round, incoming.step
+            self._rejoiner.saw(source, round_)
             if self._mailbox.put(source, round_, message, step) == "kept":
                 self.waiting.arrived(type(message), round_, source, step)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from tidings.api import Attack, Protocol
 from tidings.errors import Deadlock, NodeCrashed, RunError
+from tidings.runtime.checkpoint import Shelf, Store, folder_of
 from tidings.runtime.node import RuntimeNode
 from tidings.runtime.oracle import Oracle
 from tidings.runtime.parts import Parts
@@ -79,7 +81,10 @@ class _SimulatedWorld(World):
         self._run = run
         self.clock = _VirtualClock(run.loop)
         self.oracle = run.oracle
-        self.transport = run.network.join(plan.node, plan.links, plan.nic, plan.chunk_bytes)
+        self.store = run.store_of(plan)
+        self.transport = run.network.join(
+            plan.node, plan.links, plan.nic, plan.chunk_bytes, plan.link_seed
+        )
 
     async def compute(self, work: Callable[[], R], cost_s: float | None, factor: float) -> R:
         result = work()
@@ -90,6 +95,9 @@ class _SimulatedWorld(World):
         reason = self._run.observer.evaluation(work())
         if reason is not None:
             self._run.stop(reason)
+
+    async def aside(self, work: Callable[[], R]) -> R:
+        return work()
 
     def event(self, event: records.Event) -> None:
         self._run.observer.event(event)
@@ -103,6 +111,7 @@ class _Run:
         self.observer = observer
         self.network = MemoryNetwork(loop, plans[0].seed)
         self.oracle = _oracle(plans)
+        self._shelves: dict[int, Shelf] = {}
         self.nodes = [
             RuntimeNode(plan, Parts.of(plan), _SimulatedWorld(plan, self)) for plan in plans
         ]
@@ -110,18 +119,55 @@ class _Run:
             self.oracle.nodes = self.nodes
         self.reason: str | None = None
         self._stopped = asyncio.Event()
+        #: nodes whose protocol has not come to its end
+        self._running: dict[asyncio.Task[None], RuntimeNode] = {}
+        self._failed: tuple[RuntimeNode, BaseException] | None = None
+        self._news = asyncio.Event()
         loop.on_deadlock = self._deadlock
+
+    def store_of(self, plan: NodePlan) -> Store | None:
+        """Where a node's checkpoints are: in its folder, or here as long as the run."""
+        if plan.checkpoint is None:
+            return None
+        if plan.checkpoint.directory:
+            return folder_of(plan.checkpoint.directory, plan.node)
+        return self._shelves.setdefault(plan.node, Shelf())
 
     def stop(self, reason: str) -> None:
         if self.reason is None:
             self.reason = reason
         self._stopped.set()
 
+    def restart(self, number: int, lose_state: bool = False) -> RuntimeNode:
+        """Start a node that has crashed again, from its last checkpoint or from nothing.
+
+        What it has counted goes on; RunError for one that is alive.
+        """
+        old = self.nodes[number]
+        if not old.dead:
+            raise RunError(f"node {number} is alive and cannot be restarted")
+        plan = old.plan.model_copy(
+            update={
+                "incarnation": old.plan.incarnation + 1,
+                "restore": None if lose_state else "last",
+                "resumed": False,
+            }
+        )
+        before = self.network.nodes[number]
+        node = RuntimeNode(plan, Parts.of(plan), _SimulatedWorld(plan, self))
+        # the same books, for what had left before the crash is still on its way
+        self.network.nodes[number].links = before.links
+        self.nodes[number] = node
+        self._begin(node)
+        node.take_over(old)
+        return node
+
     async def main(self) -> float:
         """Run to the end; the virtual time at which the last node was finished."""
-        tasks = [node.begin() for node in self.nodes]
+        for node in self.nodes:
+            self._begin(node)
         self.loop.watch(round(self.observer.interval_s * NS_PER_S), self._progress)
-        finished = asyncio.create_task(self._until_finished(tasks))
+        finished = asyncio.create_task(self._until_finished())
         stopped = asyncio.create_task(self._stopped.wait())
         await asyncio.wait([finished, stopped], return_when=asyncio.FIRST_COMPLETED)
         end_s = self.loop.time()
@@ -132,32 +178,40 @@ class _Run:
         await asyncio.gather(*(_end(node) for node in self.nodes if not node.dead))
         return end_s
 
-    async def _until_finished(self, tasks: list[asyncio.Task[None]]) -> None:
-        """Until all have finished; where only the server counts, the rest get the wait time-out."""
-        everyone = dict(zip(tasks, self.nodes, strict=True))
-        leaders = {
-            task: node
-            for task, node in everyone.items()
-            if node.protocol.ends_with == "all" or node.role == "server"
-        }
-        await self._all_done(leaders, None)
-        await self._all_done(everyone, self.nodes[0].plan.wait_s)
+    def _begin(self, node: RuntimeNode) -> None:
+        task = node.begin()
+        self._running[task] = node
+        task.add_done_callback(self._done)
 
-    async def _all_done(
-        self, tasks: Mapping[asyncio.Task[None], RuntimeNode], within_s: float | None
-    ) -> None:
-        pending = set(tasks)
-        while pending:
-            done, pending = await asyncio.wait(
-                pending, timeout=within_s, return_when=asyncio.FIRST_EXCEPTION
-            )
-            for task in done:
-                node = tasks[task]
-                if not (node.dead or task.cancelled()) and task.exception() is not None:
-                    error = task.exception()
-                    raise RunError(f"node {node.id} failed: {error!r}") from error
-            if not done:
-                return
+    def _done(self, task: asyncio.Task[None]) -> None:
+        node = self._running.pop(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not node.dead and self._failed is None:
+            self._failed = node, error
+        if self._failed or not self._leaders or not self._running:
+            self._news.set()
+
+    @property
+    def _leaders(self) -> bool:
+        """Whether any node runs for which the run waits without limit."""
+        return any(
+            node.protocol.ends_with == "all" or node.role == "server"
+            for node in self._running.values()
+        )
+
+    async def _until_finished(self) -> None:
+        """Until all have finished; where only the server counts, the rest get the wait time-out."""
+        while self._leaders and not self._failed:
+            self._news.clear()
+            await self._news.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.nodes[0].plan.wait_s):
+                while self._running and not self._failed:
+                    self._news.clear()
+                    await self._news.wait()
+        if self._failed:
+            node, error = self._failed
+            raise RunError(f"node {node.id} failed: {error!r}") from error
 
     def _progress(self) -> None:
         reason = self.observer.progress(self.loop.time(), self.nodes)
@@ -189,6 +243,15 @@ def deadlock_text(waits: Mapping[int, Sequence[str]]) -> str:
     return "\n".join(["nothing can run and no timer is pending; waiting:", *lines])
 
 
+@dataclass(frozen=True)
+class Restart:
+    """That a node which crashes is started again."""
+
+    #: emulated seconds after the crash
+    after_s: float
+    lose_state: bool = False
+
+
 def simulate(
     plans: Sequence[NodePlan],
     observer: Observer | None = None,
@@ -196,22 +259,26 @@ def simulate(
     stop_s: float | None = None,
     tie_seed: int | None = None,
     crash_before_send: Mapping[int, int] | None = None,
+    restarts: Mapping[int, Restart] | None = None,
+    start_s: float = 0.0,
     suspect_after_s: float = 1.0,
 ) -> Simulated:
     """Run ``plans`` on virtual time.
 
     ``tie_seed`` draws the order of simultaneous events from a seed. ``crash_before_send`` kills
     nodes between two sends: ``{3: 17}`` lets node 3 make 17 sends and dies in the 18th.
+    ``restarts`` says which of them come back. ``start_s`` is the time at which the run begins, for
+    one that goes on.
     Raises Deadlock or another RunError.
     """
-    loop = VirtualLoop(tie_seed)
+    loop = VirtualLoop(tie_seed, round(start_s * NS_PER_S))
 
     async def main() -> Simulated:
         run = _Run(plans, observer or Observer(), loop)
         if stop_s is not None:
-            loop.call_later(stop_s, run.stop, f"time limit of {stop_s:g} s")
+            loop.call_at(stop_s, run.stop, f"time limit of {stop_s:g} s")
         for node, sends in (crash_before_send or {}).items():
-            _arm_crash(run, node, sends, suspect_after_s)
+            _arm_crash(run, node, sends, suspect_after_s, (restarts or {}).get(node))
         end_s = await run.main()
         return Simulated(
             finals=[node.final() for node in run.nodes if not node.dead],
@@ -225,17 +292,24 @@ def simulate(
     return run_virtual(main(), loop)
 
 
-def _arm_crash(run: _Run, node: int, sends: int, suspect_after_s: float) -> None:
+def _arm_crash(
+    run: _Run, node: int, sends: int, suspect_after_s: float, restart: Restart | None
+) -> None:
     """Kill a node in the middle of its sending; its neighbours come to suspect it later."""
     victim, transport = run.nodes[node], run.network.nodes[node]
     send, left = transport.send, [sends]
 
+    def suspect() -> None:
+        if run.nodes[node].dead:
+            for peer in victim.plan.neighbors:
+                run.network.nodes[peer].suspect(node, True)
+
     async def counted(target: int, frame: Frame) -> None:
         if left[0] == 0:
             victim.crash()
-            for peer in victim.plan.neighbors:
-                suspect = run.network.nodes[peer].suspect
-                run.loop.call_later(suspect_after_s, suspect, node, True)
+            run.loop.call_later(suspect_after_s, suspect)
+            if restart is not None:
+                run.loop.call_later(restart.after_s, run.restart, node, restart.lose_state)
             raise NodeCrashed(f"node {node} was killed before its send number {sends}")
         left[0] -= 1
         await send(target, frame)

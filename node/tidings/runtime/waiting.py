@@ -121,6 +121,15 @@ class Waiting:
                 if wait.need <= 0:
                     _wake(wait)
 
+    def away(self, source: int) -> None:
+        """A peer is known to have no part in the rounds that are waited for now."""
+        for wait in self._waits:
+            if wait.round is not None and source in wait.pending:
+                wait.pending.discard(source)
+                wait.need = min(wait.need, len(wait.pending))
+                if wait.need <= 0:
+                    _wake(wait)
+
     def _discount(self, wait: _Wait, suspects: set[int]) -> None:
         gone = wait.pending & suspects
         wait.pending -= gone

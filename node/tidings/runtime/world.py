@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tidings.api.node import Clock
+from tidings.runtime.checkpoint import Store
 from tidings.runtime.oracle import Oracle
 from tidings.transports.base import Transport
 from tidings.v1 import records_pb2 as records
@@ -25,6 +26,8 @@ class World(ABC):
     time_scale: float = 1.0
     #: shows omniscient attackers what all send, where that is possible
     oracle: Oracle | None = None
+    #: for the node's checkpoints, where there is a place for them
+    store: Store | None = None
 
     @abstractmethod
     async def compute(self, work: Callable[[], R], cost_s: float | None, factor: float) -> R:
@@ -33,6 +36,10 @@ class World(ABC):
     @abstractmethod
     async def evaluate(self, work: Callable[[], records.Evaluation]) -> None:
         """Have ``work`` done beside the run and its row recorded; waits while too many are due."""
+
+    @abstractmethod
+    async def aside(self, work: Callable[[], R]) -> R:
+        """Do what takes real time and no emulated one, without holding up the loop."""
 
     @abstractmethod
     def event(self, event: records.Event) -> None:

@@ -88,6 +88,15 @@ class Transport(ABC):
         At most once and in order. Returning says that the link took it, not that it arrived.
         """
 
+    @property
+    @abstractmethod
+    def sequences(self) -> dict[int, int]:
+        """How many messages each link was handed, by target; with the seed, their fates."""
+
+    @abstractmethod
+    def go_on(self, sequences: Mapping[int, int]) -> None:
+        """Go on as if that many messages had been handed to the links; before any is sent."""
+
     @abstractmethod
     async def close(self) -> None:
         """End cleanly: what was accepted still goes out."""
@@ -112,6 +121,10 @@ class NetworkTransport(Transport):
     @abstractmethod
     async def connect(self, addresses: Mapping[int, str], timeout_s: float) -> dict[int, str]:
         """Open all outgoing links at once; the ones that failed, with the reason."""
+
+    @abstractmethod
+    def redirect(self, addresses: Mapping[int, str]) -> None:
+        """These peers are to be found elsewhere now: they have been started again."""
 
     @abstractmethod
     async def calibrate(self) -> None:

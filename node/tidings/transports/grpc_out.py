@@ -23,7 +23,10 @@ class GrpcOutLink(OutLink):
 
     def __init__(self, end: LinkEnd, credentials: Credentials | None = None) -> None:
         super().__init__(end)
+        self._credentials = credentials
         self._channel = connect(end.address, OPTIONS, credentials, node_name(end.peer))
+        #: the attempts to come back after a cut
+        self._coming_back: asyncio.Task[None] | None = None
         self._call: aio.StreamUnaryCall[bytes, bytes] | None = None
 
     @property
@@ -39,6 +42,23 @@ class GrpcOutLink(OutLink):
                 raise ValueError(f"expected node {self._peer}, found node {reply.node}")
             await self._open()
         self._begin()
+
+    def connect_later(self) -> None:
+        """As OutLink.connect_later."""
+        self._begin()
+        self._suspect(self._peer, True)
+        self._come_back()
+
+    def redirect(self, address: str) -> None:
+        """As OutLink.redirect: what is on its way to the old process is lost."""
+        old, call = self._channel, self._call
+        self._channel = connect(address, OPTIONS, self._credentials, node_name(self._peer))
+        if call is not None:
+            self._call = None
+            call.cancel()
+            self._cut()
+        self._come_back(at_once=True)
+        self._spawn(old.close())
 
     async def round_trip_s(self, timeout_s: float) -> float:
         """As OutLink.round_trip_s; raises AioRpcError."""
@@ -97,12 +117,20 @@ class GrpcOutLink(OutLink):
         if self._call is call:
             self._call = None
             self._cut()
-            self._spawn(self._reconnect())
+            self._come_back()
 
-    async def _reconnect(self) -> None:
+    def _come_back(self, at_once: bool = False) -> None:
+        if self._coming_back is not None:
+            self._coming_back.cancel()
+        self._coming_back = asyncio.create_task(self._reconnect(at_once))
+        self._tasks.add(self._coming_back)
+        self._coming_back.add_done_callback(self._tasks.discard)
+
+    async def _reconnect(self, at_once: bool) -> None:
         attempt = 0
         while True:
-            await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
+            if attempt or not at_once:
+                await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
             attempt += 1
             try:
                 await self._open()

@@ -30,9 +30,9 @@ class WallClock:
         self.time_scale = time_scale
         self._zero_ns = time.monotonic_ns()
 
-    def restart(self) -> None:
-        """It is zero now."""
-        self._zero_ns = time.monotonic_ns()
+    def restart(self, at_s: float = 0.0) -> None:
+        """It is that much now, emulated seconds."""
+        self._zero_ns = time.monotonic_ns() - round(at_s * self.time_scale * NS_PER_S)
 
     @property
     def now_ns(self) -> int:

@@ -39,10 +39,16 @@ class MemoryNetwork:
         self.deliveries = 0
 
     def join(
-        self, node: int, links: Mapping[int, LinkShape], nic: NicShape, quantum_bytes: int
+        self,
+        node: int,
+        links: Mapping[int, LinkShape],
+        nic: NicShape,
+        quantum_bytes: int,
+        seed: int | None = None,
     ) -> MemoryTransport:
-        """A node's transport."""
-        transport = MemoryTransport(self, node, links, nic, quantum_bytes)
+        """A node's transport, with a seed of its own where the node comes back."""
+        seed = self.seed if seed is None else seed
+        transport = MemoryTransport(self, node, links, nic, quantum_bytes, seed)
         self.nodes[node] = transport
         return transport
 
@@ -75,12 +81,11 @@ class MemoryTransport(Transport):
         links: Mapping[int, LinkShape],
         nic: NicShape,
         quantum_bytes: int,
+        seed: int,
     ) -> None:
         self._network = network
         self._node = node
-        self._egress: Egress[Frame] = Egress(
-            node, network.seed, links, nic.egress_bit_per_s, quantum_bytes
-        )
+        self._egress: Egress[Frame] = Egress(node, seed, links, nic.egress_bit_per_s, quantum_bytes)
         self._ingress: Ingress[_Arrival] = Ingress(nic.ingress_bit_per_s, quantum_bytes)
         self._egress_wake: asyncio.TimerHandle | None = None
         self._ingress_wake: asyncio.TimerHandle | None = None
@@ -104,6 +109,15 @@ class MemoryTransport(Transport):
         self.links[target].accept(frame)
         self._egress.offer(loop.now_ns, target, frame.chunk_sizes, frame)
         self._advance_egress()
+
+    @property
+    def sequences(self) -> dict[int, int]:
+        """As Transport.sequences."""
+        return self._egress.sequences
+
+    def go_on(self, sequences: Mapping[int, int]) -> None:
+        """As Transport.go_on."""
+        self._egress.go_on(sequences)
 
     async def close(self) -> None:
         """Nothing to flush: what was accepted is on its way."""

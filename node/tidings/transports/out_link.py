@@ -80,6 +80,14 @@ class OutLink(ABC):
     async def connect(self, timeout_s: float) -> None:
         """Find the peer, agree with it, open the link; raises what says why that failed."""
 
+    def connect_later(self) -> None:
+        """The peer does not answer: take messages all the same, and go on trying."""
+        return
+
+    def redirect(self, address: str) -> None:
+        """The peer has been started again, and is at another address."""
+        raise NotImplementedError("over this transport a node cannot come back")
+
     @abstractmethod
     async def round_trip_s(self, timeout_s: float) -> float:
         """What a small message there and back takes; raises where the peer does not answer."""

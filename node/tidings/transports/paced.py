@@ -76,7 +76,10 @@ class PacedTransport(NetworkTransport):
         return await self._io.run(self._in.listen(host))
 
     async def connect(self, addresses: Mapping[int, str], timeout_s: float) -> dict[int, str]:
-        """Open all outgoing links at once; the ones that failed, with the reason."""
+        """Open all outgoing links at once; the ones that failed, with the reason.
+
+        Those go on trying.
+        """
         return await self._io.run(self._connect(addresses, timeout_s))
 
     async def _connect(self, addresses: Mapping[int, str], timeout_s: float) -> dict[int, str]:
@@ -106,9 +109,17 @@ class PacedTransport(NetworkTransport):
             except Exception as error:
                 details = getattr(error, "details", None)
                 failures[target] = (details() if callable(details) else None) or str(error)
+            if target in failures:
+                link.connect_later()
 
         await asyncio.gather(*(one(target) for target in self._shapes))
         return failures
+
+    def redirect(self, addresses: Mapping[int, str]) -> None:
+        """As NetworkTransport.redirect."""
+        for target, address in addresses.items():
+            if target in self._out:
+                self._io.post(self._out[target].redirect, address)
 
     async def calibrate(self) -> None:
         """Measure what the real way to each target takes; it counts towards the delay asked for."""
@@ -154,6 +165,17 @@ class PacedTransport(NetworkTransport):
     async def _abort(self) -> None:
         await asyncio.gather(*(link.abort() for link in self._out.values()))
         await self._in.close(grace_s=0.0)
+
+    @property
+    def sequences(self) -> dict[int, int]:
+        """As Transport.sequences."""
+        with self._lock:
+            return self._egress.sequences
+
+    def go_on(self, sequences: Mapping[int, int]) -> None:
+        """As Transport.go_on."""
+        with self._lock:
+            self._egress.go_on(sequences)
 
     # -- sending ---------------------------------------------------------------------------------
 

@@ -31,9 +31,9 @@ _Event = tuple[int, int, int, asyncio.TimerHandle]
 class VirtualLoop(asyncio.SelectorEventLoop):
     """The loop; ``on_deadlock`` is asked for the error to raise when nothing can ever run again."""
 
-    def __init__(self, tie_seed: int | None = None) -> None:
+    def __init__(self, tie_seed: int | None = None, start_ns: int = 0) -> None:
         super().__init__()
-        self._now_ns = 0
+        self._now_ns = start_ns
         self._events: list[_Event] = []
         self._sequence = 0
         self._cancelled = 0
@@ -44,11 +44,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     @property
     def now_ns(self) -> int:
-        """Virtual nanoseconds since the loop was made."""
+        """Virtual nanoseconds; the loop was made at ``start_ns``."""
         return self._now_ns
 
     def time(self) -> float:
-        """Virtual seconds since the loop was made."""
+        """Virtual seconds, likewise."""
         return self._now_ns / NS_PER_S
 
     def at_ns(

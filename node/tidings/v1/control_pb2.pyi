@@ -415,12 +415,17 @@ Global___ProbeResult: _TypeAlias = ProbeResult  # noqa: Y015
 class Start(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    TIME_S_FIELD_NUMBER: _builtins.int
+    time_s: _builtins.float
+    """emulated time at which the node begins: above 0 for one that comes back"""
     def __init__(
         self,
+        *,
+        time_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["time_s", b"time_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

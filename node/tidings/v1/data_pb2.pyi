@@ -125,11 +125,15 @@ class FrameHeader(_message.Message):
     EXCHANGE_FIELD_NUMBER: _builtins.int
     PROBE_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
+    REJOIN_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
     type: _builtins.int
     """Position in the protocol's message table, from 1; 0 for a frame without a message."""
     round: _builtins.int
     step: _builtins.int
     """The step within the round, where a round has more than one."""
+    incarnation: _builtins.int
+    """how often the sender was started before; frames of an earlier process are refused"""
     @_builtins.property
     def integers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The message's int and bool fields, then its float fields, each in declaration order."""
@@ -144,6 +148,8 @@ class FrameHeader(_message.Message):
     def exchange(self) -> Global___Exchange: ...
     @_builtins.property
     def probe(self) -> Global___Probe: ...
+    @_builtins.property
+    def rejoin(self) -> Global___Rejoin: ...
     def __init__(
         self,
         *,
@@ -155,14 +161,71 @@ class FrameHeader(_message.Message):
         exchange: Global___Exchange | None = ...,
         probe: Global___Probe | None = ...,
         step: _builtins.int = ...,
+        rejoin: Global___Rejoin | None = ...,
+        incarnation: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["exchange", b"exchange", "probe", b"probe"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["exchange", b"exchange", "probe", b"probe", "rejoin", b"rejoin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exchange", b"exchange", "floats", b"floats", "integers", b"integers", "probe", b"probe", "round", b"round", "sections", b"sections", "step", b"step", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exchange", b"exchange", "floats", b"floats", "incarnation", b"incarnation", "integers", b"integers", "probe", b"probe", "rejoin", b"rejoin", "round", b"round", "sections", b"sections", "step", b"step", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FrameHeader: _TypeAlias = FrameHeader  # noqa: Y015
+
+@_typing.final
+class Rejoin(_message.Message):
+    """How a node that comes back takes its place in a synchronous run again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Phase:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _PhaseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Rejoin._Phase.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        PHASE_UNSPECIFIED: Rejoin._Phase.ValueType  # 0
+        ASK: Rejoin._Phase.ValueType  # 1
+        """the returning node: which round are you in; again: and what of it"""
+        HERE: Rejoin._Phase.ValueType  # 2
+        """the neighbour: in this round, and it will not begin the next but one before it hears more"""
+        JOIN: Rejoin._Phase.ValueType  # 3
+        """the returning node takes part from this round on; may carry what the protocol needs"""
+        NOTED: Rejoin._Phase.ValueType  # 4
+        """the neighbour has heard that"""
+        GIVE: Rejoin._Phase.ValueType  # 5
+        """the neighbour begins that round; may carry what the protocol needs"""
+
+    class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper): ...
+    PHASE_UNSPECIFIED: Rejoin.Phase.ValueType  # 0
+    ASK: Rejoin.Phase.ValueType  # 1
+    """the returning node: which round are you in; again: and what of it"""
+    HERE: Rejoin.Phase.ValueType  # 2
+    """the neighbour: in this round, and it will not begin the next but one before it hears more"""
+    JOIN: Rejoin.Phase.ValueType  # 3
+    """the returning node takes part from this round on; may carry what the protocol needs"""
+    NOTED: Rejoin.Phase.ValueType  # 4
+    """the neighbour has heard that"""
+    GIVE: Rejoin.Phase.ValueType  # 5
+    """the neighbour begins that round; may carry what the protocol needs"""
+
+    PHASE_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    phase: Global___Rejoin.Phase.ValueType
+    round: _builtins.int
+    def __init__(
+        self,
+        *,
+        phase: Global___Rejoin.Phase.ValueType = ...,
+        round: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["phase", b"phase", "round", b"round"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rejoin: _TypeAlias = Rejoin  # noqa: Y015
 
 @_typing.final
 class Exchange(_message.Message):

@@ -43,6 +43,9 @@ class Incoming:
     step: int
     message: Message | None
     exchange: pb.Exchange | None
+    rejoin: pb.Rejoin | None
+    #: of the sender
+    incarnation: int
     probe: pb.Probe | None
     counts: ByteCount
 
@@ -50,12 +53,19 @@ class Incoming:
 class Codec:
     """Encodes and decodes the messages of one protocol at one model size.
 
-    ``nodes`` says how long a part of a model is, for messages that carry one.
+    ``nodes`` says how long a part of a model is, for messages that carry one. ``incarnation`` is
+    said in every frame.
     """
 
     def __init__(
-        self, protocol: Protocol, dim: int, chunk_bytes: int = 1 << 20, nodes: int = 1
+        self,
+        protocol: Protocol,
+        dim: int,
+        chunk_bytes: int = 1 << 20,
+        nodes: int = 1,
+        incarnation: int = 0,
     ) -> None:
+        self._incarnation = incarnation
         self._types = tuple(protocol.messages)
         self._ids = {message: position for position, message in enumerate(self._types, start=1)}
         self._specs = {message: fields_of(message) for message in self._types}
@@ -73,21 +83,28 @@ class Codec:
         self.max_frame_bytes = PREFIX.size + MAX_HEADER_BYTES + sections_bytes
         self.digest = self._digest(protocol)
 
+    @property
+    def types(self) -> tuple[type[Message], ...]:
+        """The message types, in the order of their ids."""
+        return self._types
+
     # -- encoding ----------------------------------------------------------------------------
 
     def encode(
         self,
         message: Message | None,
         round_: int,
-        exchange: pb.Exchange | None = None,
+        handshake: pb.Exchange | pb.Rejoin | None = None,
         step: int = 0,
     ) -> Frame:
         """The frame of ``message``; tensors are copied. TypeError for an undeclared message."""
         header = pb.FrameHeader(round=round_, step=step)
         sections: list[Buffer] = []
         payload = metadata = 0
-        if exchange is not None:
-            header.exchange.CopyFrom(exchange)
+        if isinstance(handshake, pb.Exchange):
+            header.exchange.CopyFrom(handshake)
+        elif handshake is not None:
+            header.rejoin.CopyFrom(handshake)
         if message is not None:
             header.type = self._id(type(message))
             for field in self._specs[type(message)]:
@@ -117,6 +134,7 @@ class Codec:
     def _assemble(
         self, header: pb.FrameHeader, sections: list[Buffer]
     ) -> tuple[tuple[Buffer, ...], int]:
+        header.incarnation = self._incarnation
         header.sections.extend(len(section) for section in sections)
         head = header.SerializeToString()
         length = PREFIX.size - 4 + len(head) + sum(len(section) for section in sections)
@@ -180,6 +198,8 @@ class Codec:
             header.step,
             message,
             header.exchange if header.HasField("exchange") else None,
+            header.rejoin if header.HasField("rejoin") else None,
+            header.incarnation,
             header.probe if header.HasField("probe") else None,
             count,
         )
@@ -189,9 +209,10 @@ class Codec:
     ) -> tuple[Message | None, ByteCount]:
         count = ByteCount()
         if header.type == 0:
-            if not (header.HasField("exchange") or header.HasField("probe")):
-                raise MalformedFrame("a frame without message, exchange or probe")
-            if header.HasField("exchange") and sections:
+            handshake = header.HasField("exchange") or header.HasField("rejoin")
+            if not (handshake or header.HasField("probe")):
+                raise MalformedFrame("a frame without message, handshake or probe")
+            if handshake and sections:
                 raise MalformedFrame("a handshake carries no sections")
             return None, count
         if header.type > len(self._types):

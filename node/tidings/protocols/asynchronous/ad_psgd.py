@@ -36,6 +36,7 @@ class ADPSGD(Protocol):
 
     async def run(self, node: Node) -> None:
         """Train and average until the given number of local steps is done."""
+        node.restore()
         x = node.model
 
         def offer(peer: int, seen: Message | None) -> Weights:
@@ -51,6 +52,7 @@ class ADPSGD(Protocol):
                 await self._average(node)
                 x.sub_(await gradient, alpha=self.lr)
             await node.report()
+            await node.keep()
 
     async def _average(self, node: Node) -> None:
         rng = node.rng("peer")

@@ -77,7 +77,10 @@ class DADAO(Protocol):
         """Keep the gradient clock and those of the edges to higher-numbered neighbours."""
         mu, smoothness = constants(node.problem, self.mu, self.smoothness)
         rate = math.sqrt(2 * node.graph.chi_1 * node.graph.chi_2)
+        kept = node.restore()
         state = State(node.model, mu, smoothness, node.graph.chi_1 / rate)
+        if kept is not None:
+            state.rows, state.t = kept["rows"], kept["t"]
 
         def offer(peer: int, seen: At | Dual) -> Dual | None:
             # not so for nan
@@ -99,6 +102,7 @@ class DADAO(Protocol):
                 await clock.tick()
                 await self._step(node, state)
                 await node.report()
+                await node.keep(rows=state.rows, t=state.t)
 
     def _now(self, node: Node) -> float:
         return node.clock.now_s / self.unit

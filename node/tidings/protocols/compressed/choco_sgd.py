@@ -14,6 +14,7 @@ from tidings.api import (
     Node,
     Outgoing,
     Rounds,
+    Vector,
     protocols,
 )
 
@@ -22,6 +23,12 @@ class Difference(Message):
     """The compressed difference between a model and what the neighbours know of it."""
 
     q: Compressed
+
+
+class Public(Message):
+    """A public copy in full, for a neighbour that comes back or is come back to."""
+
+    x: Vector
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,8 @@ class ChocoSGD(Rounds):
     The gossip leaves the mean of the x_i untouched, whatever the compressor. It needs every q: a
     lost one leaves a replica wrong for good, and so would a graph that changes. gamma has to be
     smaller the harder C compresses: 1 without compression, about 0.1 to 0.4 for a few per cent of
-    the coordinates.
+    the coordinates. When a node comes back after a crash, it and each neighbour exchange their
+    public copies in full once, so that replicas and originals agree again bit by bit.
 
     On the wire: q. Cost per round and node: deg(i) compressed messages.
     """
@@ -58,7 +66,8 @@ class ChocoSGD(Rounds):
     gamma: float = 0.3
     compressor: Compressor = field(default_factory=lambda: Compressor.parse("top_k"))
 
-    messages = (Difference,)
+    messages = (Difference, Public)
+    resyncs = Public
     stochastic = "doubly"
     static_graph = True
 
@@ -78,6 +87,16 @@ class ChocoSGD(Rounds):
         q = self.compressor(x - state.public, node.rng("compress"))
         public = state.public + q.dense
         return State(x, public, state.replicas), node.to_neighbors(Difference(q))
+
+    def resync_with(self, state: State, peer: int, node: Node) -> Public:
+        """The own public copy."""
+        return Public(state.public)
+
+    def resync(self, state: State, peer: int, message: Public | None, node: Node) -> State:
+        """Take the neighbour's public copy for its replica."""
+        if message is None:
+            return state
+        return State(state.x, state.public, state.replicas | {peer: message.x})
 
     def receive(self, state: State, inbox: Inbox[Difference], node: Node) -> State:
         """Bring the replicas up to date, then gossip on public copies only."""

@@ -67,6 +67,7 @@ class FedAvg(Protocol):
 
     async def run(self, node: Node) -> None:
         """Serve or train, by role."""
+        node.restore()
         await (self._serve(node) if node.id == 0 else self._train(node))
 
     async def _serve(self, node: Node) -> None:
@@ -81,6 +82,7 @@ class FedAvg(Protocol):
                 shares = (update.x * (update.samples / total) for update in inbox.values())
                 node.model = sum(shares, start=node.model * 0.0)
             await node.report()
+            await node.keep()
         await node.send_all(node.to_neighbors(Global(node.model, True)))
 
     async def _train(self, node: Node) -> None:
@@ -93,3 +95,4 @@ class FedAvg(Protocol):
             x = await sgd(node, x, self.lr, self.local_steps)
             await node.send(order.source, Update(x, node.problem.samples))
             await node.report()
+            await node.keep()

@@ -1,0 +1,99 @@
+"""Brings nodes back that have died: same seat, new process, new incarnation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tidings.errors import BarrierTimeout, RunError
+from tidings.v1 import control_pb2 as pb
+from tidings_coordinator.control.entrance import Entrance
+from tidings_coordinator.control.server import ControlServer, Session
+from tidings_coordinator.launchers.base import NodeGroup
+from tidings_coordinator.planning import RunPlan
+
+#: wall seconds for each step of a return
+_STEP_S = 60.0
+
+
+class Returning:
+    """The returns of one run. ``now_s`` is its emulated time, ``event`` writes into its log."""
+
+    def __init__(
+        self,
+        run: RunPlan,
+        group: NodeGroup,
+        server: ControlServer,
+        entrance: Entrance,
+        event: Callable[..., None],
+        now_s: Callable[[], float],
+    ) -> None:
+        self._run = run
+        self._group = group
+        self._server = server
+        self._entrance = entrance
+        self._event = event
+        self._now_s = now_s
+        self._incarnations = {plan.node: plan.incarnation for plan in run.nodes}
+        #: nodes whose death is no failure: they are dead, or on their way back
+        self.away: set[int] = set()
+
+    async def restart(self, node: int, lose_state: bool = False) -> None:
+        """Start a node that has died again, and see it through until it runs.
+
+        From its last checkpoint, or from nothing. Neighbours are told where it is to be found.
+        RunError where it does not come back, or has not died.
+        """
+        await self._until(node, "die", lambda: self._server.sessions[node].gone)
+        self.away.add(node)
+        if self._entrance.enrolment is not None:
+            # its key has died with it
+            self._entrance.enrolment.reopen(node)
+        session = self._server.renew(node)
+        self._incarnations[node] += 1
+        self._event("restarting", node, incarnation=self._incarnations[node])
+        await self._group.restart(node)
+        await self._until(node, "join", lambda: session.hello is not None)
+        plan = self._run.nodes[node].model_copy(
+            update={
+                "incarnation": self._incarnations[node],
+                "restore": None if lose_state else "last",
+                "resumed": False,
+            }
+        )
+        session.send(pb.CoordinatorMessage(assignment=pb.Assignment(plan=plan.model_dump_json())))
+        await self._until(node, "listen", lambda: session.listening is not None)
+        self._introduce(session)
+        await self._until(node, "connect to its neighbours", lambda: session.ready is not None)
+        session.send(pb.CoordinatorMessage(start=pb.Start(time_s=self._now_s())))
+        self.away.discard(node)
+        assert session.ready is not None
+        self._event("returned", node, unreachable=dict(session.ready.unreachable))
+
+    def _introduce(self, session: Session) -> None:
+        """Tell the node of its neighbours, and them of it."""
+        assert session.listening is not None
+        known = {
+            target: listening.data_address
+            for target in self._run.nodes[session.node].links
+            if (listening := self._server.sessions[target].listening) is not None
+        }
+        session.send(pb.CoordinatorMessage(peers=pb.Peers(addresses=known)))
+        news = pb.Peers(addresses={session.node: session.listening.data_address})
+        for plan in self._run.nodes:
+            if session.node in plan.links:
+                self._server.sessions[plan.node].send(pb.CoordinatorMessage(peers=news))
+
+    async def _until(self, node: int, what: str, done: Callable[[], Any]) -> None:
+        deadline = time.monotonic() + _STEP_S
+        while not done():
+            self._server.changed.clear()
+            failure = self._server.sessions[node].failure
+            if failure is not None:
+                raise RunError(f"node {node} failed on its return: {failure.error}")
+            if time.monotonic() > deadline:
+                raise BarrierTimeout(
+                    f"node {node}, to be started again, did not {what} within {_STEP_S:g} s"
+                )
+            await self._server.wait(1.0)

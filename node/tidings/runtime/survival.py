@@ -1,0 +1,100 @@
+"""The half of a node that is about surviving: checkpoints, and coming back."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from tidings.api.message import Message
+from tidings.api.node import Resync
+from tidings.runtime.keeping import Keeper, counted, recount
+from tidings.runtime.reception import Reception
+from tidings.v1 import data_pb2 as pb
+
+S = TypeVar("S")
+
+#: phases of the handshake that may carry something of the protocol's
+_CARRYING = (pb.Rejoin.JOIN, pb.Rejoin.GIVE)
+
+
+class Survival(Reception):
+    """What a node keeps, and how it and its neighbours come back; see tidings.api.Node."""
+
+    _keeper: Keeper
+    #: the round in which :meth:`rounds` begins
+    _first_round = 0
+    #: whether the node went on from a checkpoint
+    _restored = False
+
+    def take_over(self, old: Survival) -> None:
+        """Go on with the books of a node that has crashed, but for those of its links."""
+        books = counted(old.ledger, old._exchanger, old._mailbox.dropped)
+        recount(self.ledger, self._exchanger, books | {"links": {}})
+        self.ledger.completed = old.ledger.completed
+        self._keeper.counters.update(old._keeper.counters)
+
+    def restore(self) -> dict[str, Any] | None:
+        self._alive()
+        found, wrong = self._keeper.restore(self.ledger)
+        for text in wrong:
+            self.log("checkpoint_refused", reason=text)
+        if self.plan.restore is None:
+            return None
+        self.log("restored", round=None if found is None else found.round)
+        if found is None:
+            return None
+        self._restored = True
+        self.model = found.node["model"]
+        self._first_round = self.round = found.round
+        return dict(found.parts)
+
+    async def keep(self, **parts: Any) -> None:
+        self._alive()
+        await self._keep(parts, self.ledger.completed)
+
+    async def _keep(self, parts: dict[str, Any] | None, completed: int) -> None:
+        failure = await self._keeper.keep(parts, self.model, self.ledger, completed)
+        self._alive()
+        if failure is not None:
+            self.log("checkpoint_failed", reason=failure)
+
+    async def rejoin(self, state: S, protocol: Resync) -> S:
+        self._alive()
+        if not self.plan.incarnation or self.plan.resumed:
+            return state
+
+        def show(peer: int) -> Message | None:
+            return protocol.resync_with(state, peer, self)
+
+        with self.waiting.doing("its neighbours, to come back", self.clock.now_s, timed=True):
+            round_, given = await self._rejoiner.come_back(self._first_round, show)
+        self._alive()
+        restored = self._first_round if self._restored else None
+        self._first_round = self.round = round_
+        for peer in sorted(given):
+            state = protocol.resync(state, peer, given[peer], self)
+        unheard = [peer for peer in self.plan.neighbors if peer not in given]
+        self.log(
+            "rejoined", round=round_, restored=restored, agrees_with=sorted(given), unheard=unheard
+        )
+        return state
+
+    async def welcome(self, state: S, protocol: Resync) -> S:
+        self._alive()
+        back = await self._rejoiner.begin(self.round, self.clock.now_s)
+        self._alive()
+        gifts = [(peer, protocol.resync_with(state, peer, self)) for peer, _ in back]
+        for peer, brought in back:
+            state = protocol.resync(state, peer, brought, self)
+        for peer, message in gifts:
+            await self._rejoiner.give(peer, message)
+            self._alive()
+        return state
+
+    def _rejoin_arrived(
+        self, source: int, incarnation: int, header: pb.Rejoin, message: Message | None
+    ) -> str | None:
+        """Take a frame of the handshake; why it is refused, if it is."""
+        wanted = self.protocol.resyncs if header.phase in _CARRYING else None
+        if message is not None and (wanted is None or type(message) is not wanted):
+            return "malformed"
+        return self._rejoiner.arrived(source, incarnation, header, message)
