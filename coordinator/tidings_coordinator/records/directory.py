@@ -84,17 +84,15 @@ class RunDirectory:
         """
         directory = cls(path)
         directory._claim()
-        for name in _APPENDED:
-            file = path / f"{name}.jsonl"
-            if file.exists():
-                data = file.read_bytes()
-                os.truncate(file, data.rfind(b"\n") + 1)
+        for file in path.glob("*.jsonl"):
+            os.truncate(file, file.read_bytes().rfind(b"\n") + 1)
         return directory
 
     @property
     def lengths(self) -> dict[str, int]:
         """How many lines the files have."""
-        return {name: sum(1 for _ in read_lines(self.path, name)) for name in _APPENDED}
+        names = sorted(file.stem for file in self.path.glob("*.jsonl"))
+        return {name: sum(1 for _ in read_lines(self.path, name)) for name in names}
 
     def _claim(self) -> None:
         """Nobody else may write here, as long as this process lives."""

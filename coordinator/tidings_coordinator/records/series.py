@@ -70,7 +70,7 @@ def _down(path: Path) -> dict[int, list[tuple[float, float]]]:
         for node, stretches in spans(read_lines(path, "faults"), DOWN).items()
     }
     for event in read_lines(path, "events"):
-        node = event.get("node")
+        node = -1 if event.get("node") is None else int(event["node"])
         if event["event"] == "died" and node not in found:
             found[node] = [(event["time_s"], math.inf)]
         elif event["event"] == "returned" and node in found and found[node][-1][1] == math.inf:
