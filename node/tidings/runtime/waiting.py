@@ -124,7 +124,7 @@ class Waiting:
     def away(self, source: int) -> None:
         """A peer is known to have no part in the rounds that are waited for now."""
         for wait in self._waits:
-            if wait.round is not None and source in wait.pending:
+            if wait.at is not None and source in wait.pending:
                 wait.pending.discard(source)
                 wait.need = min(wait.need, len(wait.pending))
                 if wait.need <= 0:
