@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from tidings.links import kernel
 from tidings.links.shape import LinkShape
 from tidings.runtime.parts import Parts
 from tidings.runtime.plan import (
+    ArmedFault,
     AttackPlan,
     CheckpointPlan,
     ComputePlan,
@@ -26,6 +27,8 @@ from tidings.runtime.plan import (
 from tidings.units import Duration
 from tidings_coordinator.experiment.model import Experiment
 from tidings_coordinator.experiment.selectors import selects
+from tidings_coordinator.faults.firing import Firing
+from tidings_coordinator.faults.resolve import concrete, resolve
 from tidings_coordinator.launchers import demands
 from tidings_coordinator.topology.graph import Schedule
 
@@ -57,6 +60,8 @@ class RunPlan:
     nodes: tuple[NodePlan, ...]
     #: emulated time at which it begins: above 0 for a run that is resumed
     start_s: float = 0.0
+    #: every occurrence of every fault
+    firings: tuple[Firing, ...] = ()
 
     @property
     def byzantine(self) -> tuple[int, ...]:
@@ -135,8 +140,16 @@ def _plan(experiment: Experiment, run: str) -> RunPlan:
         if not any(selects(link.on, groups, i, j) for i, j in union.arcs):
             message = f"'{link.on}' selects no link of this topology"
             raise ConfigError(message, ("network", "links", index, "on"))
-    plans = tuple(_node_plan(experiment, run, schedule, roles[node], node) for node in range(nodes))
-    planned = RunPlan(run, experiment, schedule, roles, topology.layout(union), plans)
+    firings = resolve(experiment, schedule)
+    faults = concrete(experiment.faults, firings)
+    experiment = experiment.model_copy(update={"faults": faults})
+    plans = tuple(
+        _node_plan(experiment, run, schedule, roles[node], node).model_copy(
+            update={"faults": _armed(firings, node)}
+        )
+        for node in range(nodes)
+    )
+    planned = RunPlan(run, experiment, schedule, roles, topology.layout(union), plans, firings)
     _check_problem(planned)
     _check_attack(planned)
     demands.check(experiment)
@@ -250,6 +263,15 @@ def _phase(schedule: Schedule, index: int, node: int) -> Phase:
         out_neighbors=phase.graph.out_neighbors(node),
         weights={j: float(phase.weights[node, j]) for j in phase.graph.in_neighbors(node)},
         self_weight=float(phase.weights[node, node]),
+    )
+
+
+def _armed(firings: Sequence[Firing], node: int) -> tuple[ArmedFault, ...]:
+    """What a node brings upon itself, or waits for, at a moment that it can tell by itself."""
+    return tuple(
+        firing.at(node)
+        for firing in firings
+        if (firing.armed or firing.awaited) and node in firing.nodes
     )
 
 

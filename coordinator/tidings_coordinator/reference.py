@@ -114,7 +114,12 @@ def _comments(member: type) -> dict[str, str]:
         if not issubclass(base, Plugin):
             continue
         comment: list[str] = []
-        for line in inspect.getsource(base).splitlines():
+        try:
+            source = inspect.getsource(base)
+        except OSError:
+            # made by the program, as the faults that begin an attack are
+            continue
+        for line in source.splitlines():
             text = line.strip()
             field = re.match(r"(\w+)\s*:", text)
             if text.startswith("#:"):

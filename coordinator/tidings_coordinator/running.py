@@ -17,13 +17,15 @@ import torch
 
 from tidings.errors import ConfigError, RecordError, RunError
 from tidings.runtime.node import RuntimeNode
-from tidings.runtime.simulation import Observer, Simulated, simulate
+from tidings.runtime.plan import ArmedFault
+from tidings.runtime.simulation import Controls, Observer, Simulated, simulate
 from tidings.v1 import records_pb2 as records
 from tidings_coordinator.control import fidelity
 from tidings_coordinator.control.conductor import Conductor
 from tidings_coordinator.control.stopping import StopRule
 from tidings_coordinator.control.watch import NodeView, RunView, Watcher, Watchers
 from tidings_coordinator.experiment.model import Experiment
+from tidings_coordinator.faults.simulated import SimulatedFaults
 from tidings_coordinator.monitoring.server import Monitor
 from tidings_coordinator.planning import RunPlan, plan
 from tidings_coordinator.records.directory import RunDirectory
@@ -174,6 +176,8 @@ class _Recorder(Observer):
         self._directory = directory
         self._watcher = watcher
         self._rule = StopRule(run.experiment.stop, run.honest)
+        self.faults = SimulatedFaults(run, directory)
+        self._rule.dead = self.faults.dead
         self._shown = 0.0
         self._nodes: Sequence[RuntimeNode] = ()
         self.view = RunView(
@@ -196,6 +200,7 @@ class _Recorder(Observer):
         view.round = row.round
         view.accuracy = row.metrics.get("accuracy", view.accuracy)
         view.loss = row.metrics.get("loss", view.loss)
+        self.faults.row(row)
         return self._rule.row(row)
 
     def progress(self, time_s: float, nodes: Sequence[RuntimeNode]) -> str | None:
@@ -205,9 +210,19 @@ class _Recorder(Observer):
         if now >= self._shown + _SHOW_S:
             self._shown = now
             self.show(time_s, nodes)
+        self.faults.look()
         if self._rule.needs_bytes:
             return self._rule.sent(sum(node.ledger.sent().total for node in nodes))
         return None
+
+    def begun(self, controls: Controls) -> None:
+        self.faults.begun(controls)
+
+    def fault(self, change: records.FaultChange) -> None:
+        self.faults.change(change)
+
+    def arrived(self, node: int, armed: ArmedFault, round_: int) -> None:
+        self.faults.arrived(node, armed, round_)
 
     def show(self, time_s: float, nodes: Sequence[RuntimeNode]) -> None:
         """Show the run as it stands."""
@@ -249,6 +264,7 @@ def _simulate(run: RunPlan, directory: RunDirectory, watcher: Watcher, began: fl
             start_s=run.start_s,
         )
         reason = done.reason
+        recorder.faults.end("the end of the run")
         recorder.view.phase = "ending"
         recorder.show(done.time_s, done.nodes)
     except RunError as error:

@@ -20,7 +20,7 @@ stop: {rounds: 3}
 #: what is added to BASE from line 5 on, and the beginning of each line that is said about it
 SECTIONS = [
     # keys
-    ("fault: []", ["q.yaml:5: fault: unknown key; (valid: byzantine, compute, "]),
+    ("fualts: []", ["q.yaml:5: fualts: unknown key; did you mean 'faults'?"]),
     (
         "network:\n  rate: 1Mbit/s\n  rat: 20ms",
         ["q.yaml:7: network.rat: unknown key; did you mean 'rate'? (valid: delay, enforce, "],

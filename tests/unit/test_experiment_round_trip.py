@@ -192,6 +192,7 @@ protocol:
   kind: d_psgd
   lr: 0.1
 byzantine: null
+faults: []
 compute:
   time: native
   simulated: 2ms

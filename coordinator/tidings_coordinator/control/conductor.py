@@ -20,6 +20,7 @@ from tidings_coordinator.control.returning import Returning
 from tidings_coordinator.control.server import ControlServer, Session
 from tidings_coordinator.control.stopping import StopRule
 from tidings_coordinator.control.watch import NodeView, RunView, Watcher
+from tidings_coordinator.faults.conducted import ConductedFaults
 from tidings_coordinator.launchers.base import Exit, NodeGroup
 from tidings_coordinator.planning import RunPlan
 from tidings_coordinator.records.directory import RunDirectory
@@ -53,6 +54,10 @@ class Conductor:
             run, group, self._server, self._entrance, self._event, self._now_s
         )
         self._rule = StopRule(run.experiment.stop, run.honest)
+        self._faults = ConductedFaults(
+            run, group, self._server, directory, self._now_s, self.returning
+        )
+        self._rule.dead = self._faults.dead
         self._view = RunView(
             run.experiment.name,
             target_rounds=run.experiment.stop.rounds,
@@ -233,21 +238,32 @@ class Conductor:
         self._event("started")
         only_until = math.inf
         try:
-            while not self._all(self._sessions, lambda s: s.done is not None):
+            while not self._all(self._living, lambda s: s.done is not None):
                 self._server.changed.clear()
-                self._raise_if_broken()
                 self._take_records()
+                again_s = self._faults.look()
+                self._raise_if_broken()
                 self._state.reason = self._state.reason or self._reason()
                 self._check_stuck()
                 if self._state.reason or time.monotonic() > only_until:
                     break
-                leaders = [s for s in self._sessions if self._leads(s)]
+                leaders = [s for s in self._living if self._leads(s)]
                 if only_until == math.inf and self._all(leaders, lambda s: s.done is not None):
                     only_until = time.monotonic() + self._run.experiment.wait.timeout * self._scale
                 self._show("running")
-                await self._pause(_SHOW_S)
+                again_s = _SHOW_S if again_s is None else again_s * self._scale
+                await self._pause(min(_SHOW_S, max(0.001, again_s)))
         finally:
             self._state.ended = self._now_s()
+
+    @property
+    def _living(self) -> list[Session]:
+        """All nodes but those that were killed on purpose."""
+        return [s for s in self._sessions if not self._away(s.node)]
+
+    def _away(self, node: int) -> bool:
+        """Whether a node is dead because that was asked for, or on its way back."""
+        return self._faults.meant(node) or node in self.returning.away
 
     def _leads(self, session: Session) -> bool:
         """Whether the run waits for this node without limit."""
@@ -265,6 +281,7 @@ class Conductor:
         while not self._server.rows.empty():
             row = self._server.rows.get_nowait()
             self._directory.evaluation(row)
+            self._faults.row(row)
             view = self._view.nodes[row.node]
             view.accuracy = row.metrics.get("accuracy", view.accuracy)
             view.loss = row.metrics.get("loss", view.loss)
@@ -278,7 +295,7 @@ class Conductor:
 
     def _check_stuck(self) -> None:
         """Deadlock, if for some time every unfinished node has waited without any timer."""
-        waiting = [s for s in self._sessions if s.done is None]
+        waiting = [s for s in self._living if s.done is None]
         beats = [s.heartbeat for s in waiting]
         stuck = bool(waiting) and all(beat is not None and beat.stuck for beat in beats)
         now = time.monotonic()
@@ -296,6 +313,7 @@ class Conductor:
         """Stop the nodes that are left, take their closing records, let them go."""
         self._aborted = None
         self._show("collecting")
+        await self._faults.end(self._state.reason or "the end of the run")
         for session in self._sessions:
             session.send(pb.CoordinatorMessage(stop=pb.Stop(reason=self._state.reason or "")))
         began = self._state.started
@@ -306,6 +324,7 @@ class Conductor:
                 break
             await self._pause(_SHOW_S)
         self._take_records()
+        self._faults.look()
         for session in self._sessions:
             if session.final is not None:
                 self._directory.final(session.final)
@@ -337,24 +356,25 @@ class Conductor:
             ended = self._group.exits.get_nowait()
             if isinstance(ended, RunError):
                 raise ended
-            if ended.node in self.returning.away:
-                self._event("died", ended.node, how=str(ended), expected=True)
-                continue
-            self._raise_death(ended)
-        for session in self._sessions:
-            if not session.gone or session.node in self.returning.away:
+            self._take_death(ended)
+        for session in self._living:
+            if not session.gone:
                 continue
             # its launcher may be about to say how it ended
             since = self._state.gone_since.setdefault(session.node, time.monotonic())
             if time.monotonic() > since + _EXIT_NEWS_S:
                 raise NodeDied(f"lost contact with node {session.node}")
 
-    def _raise_death(self, ended: Exit) -> None:
+    def _take_death(self, ended: Exit) -> None:
+        """A node has ended: NodeDied, unless that was asked for."""
         session = self._server.sessions[ended.node]
         where = f"in round {session.heartbeat.round}" if session.heartbeat else "before the start"
         log = self._directory.path / "logs" / f"node-{ended.node:04d}.log"
         self._view.nodes[ended.node].state = "dead"
-        self._event("died", ended.node, how=str(ended))
+        meant = self._away(ended.node)
+        self._event("died", ended.node, how=str(ended), **({"expected": True} if meant else {}))
+        if meant:
+            return
         raise NodeDied(f"node {ended.node} died {where}: {ended}; see {log}")
 
     async def _pause(self, timeout_s: float) -> None:

@@ -21,7 +21,7 @@ _MAX_MESSAGE_BYTES = 4 << 20
 #: how long a call may take to say which node it is
 _HELLO_S = 10.0
 #: messages that say which node they are about
-_SIGNED = ("activity", "evaluation", "event", "final", "hello")
+_SIGNED = ("activity", "evaluation", "event", "fault", "final", "hello")
 
 
 @dataclass
@@ -62,6 +62,9 @@ class ControlServer:
         self.rows: asyncio.Queue[records.Evaluation] = asyncio.Queue()
         self.events: asyncio.Queue[records.Event] = asyncio.Queue()
         self.activities: asyncio.Queue[records.Activity] = asyncio.Queue()
+        self.faults: asyncio.Queue[records.FaultChange] = asyncio.Queue()
+        #: which node has come where something is to hit it
+        self.arrivals: asyncio.Queue[tuple[int, pb.Arrived]] = asyncio.Queue()
         #: bytes of control messages, both ways
         self.size_bytes = 0
         self._server: aio.Server | None = None
@@ -163,6 +166,10 @@ class ControlServer:
             self.events.put_nowait(message.event)
         elif kind == "activity":
             self.activities.put_nowait(message.activity)
+        elif kind == "fault":
+            self.faults.put_nowait(message.fault)
+        elif kind == "arrived":
+            self.arrivals.put_nowait((session.node, message.arrived))
         elif kind is not None:
             setattr(session, kind, getattr(message, kind))
         self.changed.set()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from tidings.errors import RunError
 from tidings.v1 import records_pb2 as records
 from tidings_coordinator.experiment.model import Stop
@@ -14,6 +16,8 @@ class StopRule:
         self._stop = stop
         self._honest = honest
         self._accuracy: dict[int, float] = {}
+        #: nodes that were killed on purpose, as long as they are dead
+        self.dead: Collection[int] = ()
 
     @property
     def needs_bytes(self) -> bool:
@@ -27,7 +31,7 @@ class StopRule:
         if "accuracy" not in row.metrics:
             raise RunError("stop.accuracy: this problem has no accuracy, only a loss")
         self._accuracy[row.node] = row.metrics["accuracy"]
-        known = [self._accuracy.get(node) for node in self._honest]
+        known = [self._accuracy.get(node) for node in self._honest if node not in self.dead]
         if any(value is None for value in known):
             return None
         mean = sum(value for value in known if value is not None) / len(known)

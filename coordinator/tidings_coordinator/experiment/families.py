@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tidings.api import Aggregator, Attack, Compressor, Participation, Partition, Problem, Protocol
+from tidings.faults.base import Fault
 from tidings.registry import Plugin
 from tidings_coordinator.checks.base import Check
 from tidings_coordinator.launchers.base import Launcher
@@ -24,5 +25,6 @@ FAMILIES: dict[str, type[Plugin]] = {
         Participation,
         Launcher,
         Check,
+        Fault,
     )
 }

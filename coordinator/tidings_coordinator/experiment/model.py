@@ -42,6 +42,7 @@ from tidings_coordinator.experiment.section import (
 )
 from tidings_coordinator.experiment.security import Security
 from tidings_coordinator.experiment.selectors import Nodes, Resolver
+from tidings_coordinator.faults.events import FaultEvent
 from tidings_coordinator.launchers.base import Launcher
 from tidings_coordinator.launchers.local import Local
 from tidings_coordinator.topology.base import Topology
@@ -249,6 +250,8 @@ class Experiment(Section):
     """The distributed algorithm."""
     byzantine: Byzantine | None = None
     """Attackers among the nodes."""
+    faults: tuple[FaultEvent, ...] = ()
+    """What is to break, where, when and for how long."""
     compute: Compute = Compute()
     """How long computing takes."""
     wait: Wait = Wait()
@@ -322,7 +325,10 @@ class Experiment(Section):
     @classmethod
     def _resolve_expect(cls, expect: tuple[Check, ...], info: ValidationInfo) -> tuple[Check, ...]:
         resolver = _resolver(info)
-        return expect if resolver is None else expectations.resolved(expect, resolver, ())
+        if resolver is None or "faults" not in info.data:
+            return expect
+        events = [event.id for event in info.data["faults"]]
+        return expectations.resolved(expect, resolver, events)
 
     @field_validator("wait")
     @classmethod

@@ -99,7 +99,7 @@ class Resolver:
         found: set[int] = set()
         for index, item in enumerate(items):
             try:
-                found |= self._members(item)
+                found |= self.members(item)
             except ValueError as error:
                 self._errors.append(ConfigError(str(error), (*path, index)))
         return tuple(sorted(found))
@@ -107,17 +107,22 @@ class Resolver:
     def check_links(self, links: str, *path: str | int) -> None:
         """Whether the links at ``path`` are some, between nodes that are there."""
         try:
-            for ends in _directions(links):
-                if len(self._members(ends[0]) | self._members(ends[1])) < 2:
-                    raise ValueError(f"'{links}' is no link: it has one node only")
+            self.require_links(links)
         except ValueError as error:
             self._errors.append(ConfigError(str(error), path))
+
+    def require_links(self, links: str) -> None:
+        """ValueError where these are no links between nodes that are there."""
+        for ends in _directions(links):
+            if len(self.members(ends[0]) | self.members(ends[1])) < 2:
+                raise ValueError(f"'{links}' is no link: it has one node only")
 
     def finish(self) -> None:
         """Raise what was found wrong."""
         refuse(self._errors)
 
-    def _members(self, item: Item, within: tuple[Item, ...] = ()) -> set[int]:
+    def members(self, item: Item, within: tuple[Item, ...] = ()) -> set[int]:
+        """The nodes that one entry names; ValueError where there are none such."""
         if item == ALL:
             return set(range(self._nodes))
         ends = _ends(item)
@@ -130,7 +135,7 @@ class Resolver:
         if item not in self._groups:
             raise ValueError(f"unknown group '{item}'; {nearest(str(item), [*self._groups, ALL])}")
         entries = self._groups[str(item)]
-        return {node for entry in entries for node in self._members(entry, (*within, item))}
+        return {node for entry in entries for node in self.members(entry, (*within, item))}
 
 
 def selects(links: str, groups: Groups, source: int, target: int) -> bool:

@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tidings.faults.base import Needed
 from tidings.runtime.plan import TransportKind
 
-Ability = Literal[
-    "kernel_links", "tls", "kill", "pause", "isolate", "restart", "join", "omniscience"
-]
+Ability = Literal["kernel_links", "tls", "isolate", "join", "omniscience"] | Needed
 
 #: what a launcher with the ability can do, in the order of the table
 ABILITIES: dict[Ability, str] = {
@@ -26,6 +25,8 @@ ABILITIES: dict[Ability, str] = {
     "restart": "start a node again during the run",
     "join": "let a node come later",
     "omniscience": "show an attacker what nodes send that it has no link to",
+    "reset": "break connections that come back by themselves",
+    "stress": "put load on the machines of nodes",
 }
 
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tidings.errors import ConfigError
+from tidings.faults.base import Fault
+from tidings.faults.byzantine import ByzantineFault
+from tidings.faults.node_crash import NodeCrash
 from tidings_coordinator.launchers.base import Launcher, launchers
 from tidings_coordinator.launchers.capabilities import ABILITIES, Ability
 
@@ -33,6 +36,21 @@ def demands(experiment: Experiment) -> Iterator[Demand]:
         yield Demand(("byzantine", "attack"), "omniscience", "knowledge: neighbors")
     if experiment.security.tls == "always" and not experiment.launcher.virtual:
         yield Demand(("security", "tls"), "tls", "auto")
+    for index, event in enumerate(experiment.faults):
+        for ability in _needs(event.fault):
+            yield Demand(
+                ("faults", index, "fault"), ability, "a fault that nodes can do themselves"
+            )
+
+
+def _needs(fault: Fault) -> Iterator[Ability]:
+    """What it takes to bring a fault about."""
+    if fault.needs is not None:
+        yield fault.needs
+    if isinstance(fault, NodeCrash) and fault.restart_after is not None:
+        yield "restart"
+    if isinstance(fault, ByzantineFault) and fault.conduct.knowledge == "omniscient":
+        yield "omniscience"
 
 
 def check(experiment: Experiment) -> None:

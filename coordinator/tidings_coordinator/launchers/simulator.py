@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from tidings_coordinator.launchers.base import Launcher, launchers
 from tidings_coordinator.launchers.capabilities import Capabilities, Shown
 
+_FAULTS = "tests/sim/test_faults.py::"
+
 
 @launchers.register("simulator")
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class Simulator(Launcher):
         transport="memory",
         runs=Shown("tests/sim/test_examples.py::test_example"),
         abilities={
+            "kill": Shown(_FAULTS + "test_a_crash_in_a_round_and_the_others_go_on"),
+            "pause": Shown(_FAULTS + "test_a_pause_holds_a_node_still_for_as_long_as_asked"),
             "kernel_links": Shown(
                 "tests/deploy/test_netns.py::test_the_kernel_imposes_the_rate_that_was_asked_for",
                 "its links are the model of both kinds",

@@ -181,7 +181,14 @@ class RunDirectory:
                 "received": bytes_line(final.reception.bytes),
                 "messages_received": final.reception.messages,
                 "arrivals": {
-                    str(link.source): {"bytes": link.bytes, "messages": link.messages}
+                    str(link.source): {
+                        "bytes": link.bytes,
+                        "messages": link.messages,
+                        "refused": {
+                            "messages": link.refused.messages,
+                            "bytes": link.refused.bytes,
+                        },
+                    }
                     for link in final.reception.links
                 },
                 "refused": dict(final.reception.refused),
@@ -272,6 +279,11 @@ def link_line(link: records.LinkRecord) -> dict[str, object]:
         "bytes": bytes_line(link.bytes),
         "messages": link.messages,
         "lost": {"messages": link.lost_messages, "bytes": link.lost_bytes},
+        "faulted": {
+            event: {"messages": count.messages, "bytes": count.bytes}
+            for event, count in sorted(link.faulted.items())
+        },
+        "duplicated": {"messages": link.duplicated.messages, "bytes": link.duplicated.bytes},
         "undeliverable": {
             "messages": link.undeliverable_messages,
             "bytes": link.undeliverable_bytes,

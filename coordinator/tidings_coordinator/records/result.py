@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from tidings.v1 import records_pb2 as records
 from tidings_coordinator.checks.base import judge_all
+from tidings_coordinator.faults.verdict import applied, verdict
 from tidings_coordinator.planning import RunPlan
-from tidings_coordinator.records.directory import bytes_line
+from tidings_coordinator.records.directory import bytes_line, read_lines
 from tidings_coordinator.records.reading import read
 from tidings_coordinator.records.series import Goal, cost_to
 
@@ -49,13 +50,14 @@ def goal_of(run: RunPlan) -> Goal | None:
 def result(run: RunPlan, ending: Ending, directory: Path) -> dict[str, Any]:
     """The verdicts, the totals and the cost to target.
 
-    ``faults``: all that were asked for were applied; none were. ``checks``: fail where the network
-    was not what was asked for or a check of ``expect`` failed, else unknown where one of them is
-    (the network: where it was not measured), else pass. Each check of ``expect`` has its own
-    verdict (pass, fail, unknown), what was measured and what was asked, and a sentence.
+    ``faults``: all that were asked for were applied, some, or none. ``checks``: fail where the
+    network was not what was asked for or a check of ``expect`` failed, else unknown where one of
+    them is (the network: where it was not measured), else pass. Each check of ``expect`` has its
+    own verdict (pass, fail, unknown), what was measured and what was asked, and a sentence.
     """
     found = read(directory)
     points = found.points
+    hit = applied(run.firings, read_lines(directory, "faults"))
     expect = judge_all(run.experiment.expect, found)
     last = points[-1] if points else None
     goal = goal_of(run)
@@ -74,7 +76,7 @@ def result(run: RunPlan, ending: Ending, directory: Path) -> dict[str, Any]:
     fidelity = ending.fidelity
     return {
         "run": ending.run,
-        "faults": "all",
+        "faults": verdict(hit),
         "checks": _together([fidelity["verdict"], *(check["verdict"] for check in expect)]),
         "reason": ending.reason,
         "name": run.experiment.name,
@@ -110,6 +112,7 @@ def result(run: RunPlan, ending: Ending, directory: Path) -> dict[str, Any]:
             )
         },
         "expect": expect,
+        "faults_applied": hit,
         "target": None if goal is None else {goal.metric: goal.value},
         "security": ending.security,
         "to_target": None if goal is None else cost_to(goal, points),

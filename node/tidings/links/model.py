@@ -17,7 +17,7 @@ import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from tidings.links.shape import Dice, LinkShape, serialization_ns
 
@@ -67,6 +67,11 @@ class FairLine(Generic[T]):
         """The stage behind the lane is busy until then, so its next chunk need not hurry."""
         self._lanes[lane].busy_ns = until_ns
 
+    def queued(self, lane: int) -> Iterator[T]:
+        """What waits in a lane, in order."""
+        line = self._lanes.get(lane)
+        yield from (item for _, _, item in line.queue) if line else ()
+
     def next_ns(self) -> int | None:
         """When the next chunk can begin; None while nothing is queued."""
         if not self._turns:
@@ -111,11 +116,22 @@ class FairLine(Generic[T]):
             self._turns.rotate(-1)
 
 
+@dataclass(slots=True)
+class Passage(Generic[T]):
+    """A message on its way: all its chunks share its fate."""
+
+    item: T
+    jitter_ns: int = 0
+    #: What loses it: the link itself (""), a fault (its event), nothing (None). A fault may still
+    #: strike while the message waits.
+    lost_by: str | None = None
+
+
 class Departure(NamedTuple, Generic[T]):
     """A chunk whose way over the link is settled."""
 
     target: int
-    item: T
+    message: Passage[T]
     #: position of the chunk in its message
     number: int
     #: whether it is the message's last chunk
@@ -125,15 +141,25 @@ class Departure(NamedTuple, Generic[T]):
     end_ns: int
     #: when it reaches the other end
     due_ns: int
-    #: the whole message is lost on the way
-    lost: bool
+
+    @property
+    def item(self) -> T:
+        """The message itself."""
+        return self.message.item
+
+    @property
+    def lost(self) -> bool:
+        """Whether the whole message is lost on the way."""
+        return self.message.lost_by is not None
 
 
-@dataclass
-class _Message(Generic[T]):
-    item: T
-    lost: bool
-    jitter_ns: int
+class _Leaving(NamedTuple):
+    """A chunk that occupies its link until a known time."""
+
+    end_ns: int
+    size_bytes: int
+    message: Passage[Any]
+    number: int
 
 
 @dataclass
@@ -146,8 +172,8 @@ class _Link:
     last_due_ns: int = 0
     #: bytes whose departure time is not known yet
     waiting_bytes: int = 0
-    #: (leaves at, bytes) of those whose departure is known
-    leaving: deque[tuple[int, int]] = field(default_factory=deque)
+    #: those whose departure is known
+    leaving: deque[_Leaving] = field(default_factory=deque)
 
 
 class Egress(Generic[T]):
@@ -164,7 +190,7 @@ class Egress(Generic[T]):
         self._links = {
             target: _Link(shape, Dice(seed, source, target)) for target, shape in links.items()
         }
-        self._nic: FairLine[tuple[_Message[T], int, bool]] | None = None
+        self._nic: FairLine[tuple[Passage[T], int, bool]] | None = None
         if math.isfinite(nic_bit_per_s):
             self._nic = FairLine(nic_bit_per_s, quantum_bytes)
         self._settled: deque[Departure[T]] = deque()
@@ -183,22 +209,42 @@ class Egress(Generic[T]):
         for target, sequence in sequences.items():
             self._links[target].sequence = sequence
 
+    def reshape(self, target: int, shape: LinkShape) -> None:
+        """Another shape from now on; what is settled already stays as it is."""
+        self._links[target].shape = shape
+
+    def discard(self, now_ns: int, target: int, event: str) -> None:
+        """Lose to ``event`` the messages of which nothing has left yet."""
+        self._settle(now_ns)
+        link = self._links[target]
+        pending = [(leaving.message, leaving.number) for leaving in self._pending(link, now_ns)]
+        if self._nic is not None:
+            pending += [(message, number) for message, number, _ in self._nic.queued(target)]
+        for message, number in pending:
+            if number == 0 and message.lost_by is None:
+                message.lost_by = event
+
     def room_ns(self, now_ns: int, target: int, size_bytes: int) -> int | None:
         """When a message of that size may be offered: ``now_ns``, later, or None for unknown.
 
         A message fits if the queue has room for it or is empty.
         """
         link = self._links[target]
-        while link.leaving and link.leaving[0][0] <= now_ns:
-            link.leaving.popleft()
-        queued = link.waiting_bytes + sum(size for _, size in link.leaving)
+        pending = self._pending(link, now_ns)
+        queued = link.waiting_bytes + sum(leaving.size_bytes for leaving in pending)
         if queued == 0 or queued + size_bytes <= link.shape.queue_bytes:
             return now_ns
-        for end_ns, size in link.leaving:
-            queued -= size
+        for leaving in pending:
+            queued -= leaving.size_bytes
             if queued == 0 or queued + size_bytes <= link.shape.queue_bytes:
-                return end_ns
+                return leaving.end_ns
         return None
+
+    def _pending(self, link: _Link, now_ns: int) -> deque[_Leaving]:
+        """The chunks that have not left yet though it is known when they will."""
+        while link.leaving and link.leaving[0].end_ns <= now_ns:
+            link.leaving.popleft()
+        return link.leaving
 
     def offer(self, now_ns: int, target: int, chunk_sizes: Sequence[int], item: T) -> None:
         """Queue a message for ``target``."""
@@ -206,7 +252,7 @@ class Egress(Generic[T]):
         link = self._links[target]
         draw = link.dice.draw(link.shape, link.sequence)
         link.sequence += 1
-        message = _Message(item, draw.lost, draw.jitter_ns)
+        message = Passage(item, draw.jitter_ns, "" if draw.lost else None)
         for index, size in enumerate(chunk_sizes):
             last = index == len(chunk_sizes) - 1
             if self._nic is None:
@@ -236,7 +282,7 @@ class Egress(Generic[T]):
             self._nic.hold(served.lane, link.busy_ns)
 
     def _depart(
-        self, target: int, message: _Message[T], index: int, last: bool, size: int, ready_ns: int
+        self, target: int, message: Passage[T], index: int, last: bool, size: int, ready_ns: int
     ) -> None:
         """The link's own arithmetic: wait for the line, occupy it, travel."""
         link = self._links[target]
@@ -244,10 +290,8 @@ class Egress(Generic[T]):
         link.busy_ns = end_ns = start_ns + serialization_ns(size, link.shape.rate_bit_per_s)
         flight_ns = max(0, link.shape.delay_ns + message.jitter_ns)
         link.last_due_ns = due_ns = max(end_ns + flight_ns, link.last_due_ns)
-        link.leaving.append((end_ns, size))
-        self._settled.append(
-            Departure(target, message.item, index, last, size, end_ns, due_ns, message.lost)
-        )
+        link.leaving.append(_Leaving(end_ns, size, message, index))
+        self._settled.append(Departure(target, message, index, last, size, end_ns, due_ns))
 
 
 class Ingress(Generic[T]):

@@ -61,22 +61,25 @@ class Draw:
 
 
 class Dice:
-    """Fates by (run, link, sequence number): the same messages are lost on every transport."""
+    """Fates by (run, link, sequence number): the same messages are lost on every transport.
 
-    def __init__(self, seed: int, source: int, target: int) -> None:
-        text = f"{seed}:{source}->{target}".encode()
+    ``purpose`` is for draws beside the link's own: a fault's.
+    """
+
+    def __init__(self, seed: int, source: int, target: int, purpose: str = "") -> None:
+        text = f"{seed}:{source}->{target}{purpose and ':' + purpose}".encode()
         self._key = int.from_bytes(hashlib.sha256(text).digest()[:8], "little")
 
     def draw(self, shape: LinkShape, sequence: int) -> Draw:
         """The fate of the link's message number ``sequence``."""
-        lost = shape.loss > 0 and self._uniform(2 * sequence) < shape.loss
+        lost = shape.loss > 0 and self.uniform(2 * sequence) < shape.loss
         if shape.jitter_ns == 0:
             return Draw(lost, 0)
-        u = self._uniform(2 * sequence + 1)
+        u = self.uniform(2 * sequence + 1)
         return Draw(lost, round(shape.jitter_ns * _deviate(shape.jitter_kind, u)))
 
-    def _uniform(self, counter: int) -> float:
-        """splitmix64 of (key, counter), in (0, 1)."""
+    def uniform(self, counter: int) -> float:
+        """Draw number ``counter``: splitmix64 of (key, counter), in (0, 1)."""
         z = (self._key + (counter + 1) * 0x9E3779B97F4A7C15) & _MASK
         z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
         z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK

@@ -41,6 +41,8 @@ class Ledger:
         self.received = ByteCount()
         #: (bytes, messages) by source
         self.arrivals: dict[int, tuple[int, int]] = {}
+        #: (bytes, messages) by source, of what was no well-formed frame
+        self._nonsense: dict[int, tuple[int, int]] = {}
         #: by reason: wire errors, late, overflow, duplicate, missing, not_a_neighbor
         self.refused: Counter[str] = Counter()
         #: how many rounds behind the receiver what arrived was
@@ -58,6 +60,12 @@ class Ledger:
         self.staleness.add(rounds_behind)
         size_bytes, messages = self.arrivals.get(source, (0, 0))
         self.arrivals[source] = (size_bytes + counts.total, messages + 1)
+
+    def nonsense(self, source: int, size_bytes: int, reason: str) -> None:
+        """Count what arrived and was no well-formed frame."""
+        self.refused[reason] += 1
+        before_bytes, before = self._nonsense.get(source, (0, 0))
+        self._nonsense[source] = (before_bytes + size_bytes, before + 1)
 
     def sent(self) -> ByteCount:
         """Bytes handed to all links so far."""
@@ -99,10 +107,7 @@ class Ledger:
             bytes=as_record(self.received),
             messages=sum(messages for _, messages in self.arrivals.values()),
             refused=+refused,
-            links=[
-                records.LinkArrival(source=source, bytes=size, messages=messages)
-                for source, (size, messages) in sorted(self.arrivals.items())
-            ],
+            links=[self._arrival(source) for source in sorted({*self.arrivals, *self._nonsense})],
         )
         return records.Final(
             node=self._node,
@@ -112,6 +117,16 @@ class Ledger:
             compute_s=self.compute_s,
             gradients=self.gradients,
             counters=counters,
+        )
+
+    def _arrival(self, source: int) -> records.LinkArrival:
+        size_bytes, messages = self.arrivals.get(source, (0, 0))
+        refused_bytes, refused = self._nonsense.get(source, (0, 0))
+        return records.LinkArrival(
+            source=source,
+            bytes=size_bytes,
+            messages=messages,
+            refused=records.Count(messages=refused, bytes=refused_bytes),
         )
 
 
@@ -153,6 +168,11 @@ def link_record(source: int, target: int, link: LinkCounters) -> records.LinkRec
         messages=link.messages,
         lost_messages=link.lost_messages,
         lost_bytes=link.lost_bytes,
+        faulted={
+            event: records.Count(messages=messages, bytes=size_bytes)
+            for event, (messages, size_bytes) in link.faulted.items()
+        },
+        duplicated=records.Count(messages=link.duplicated_messages, bytes=link.duplicated_bytes),
         undeliverable_messages=link.undeliverable_messages,
         undeliverable_bytes=link.undeliverable_bytes,
         reconnects=link.reconnects,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -16,17 +17,24 @@ import torch
 from tidings.api.message import Message
 from tidings.api.node import Ask, Commit, Offer, Outcome, Outgoing, Tasks
 from tidings.errors import NodeCrashed
-from tidings.runtime.byzantine import attacker_for
+from tidings.faults.base import Mail
+from tidings.links.layers import Layer
+from tidings.runtime.agent import FaultAgent
+from tidings.runtime.byzantine import Attacker, attacker_for
 from tidings.runtime.exchange import Exchanger, carried_by, retry_interval_s
 from tidings.runtime.keeping import Insides, Keeper
 from tidings.runtime.ledger import Ledger
 from tidings.runtime.parts import Parts
-from tidings.runtime.plan import NodePlan, derive_rng
+from tidings.runtime.plan import ArmedFault, AttackPlan, NodePlan, derive_rng
+from tidings.runtime.reception import Reception
 from tidings.runtime.rejoin import Rejoiner
 from tidings.runtime.reporting import Reporter
+from tidings.runtime.site import NodeSite
+from tidings.runtime.strikes import Strikes
 from tidings.runtime.survival import Survival
 from tidings.runtime.tasks import TaskBlock
 from tidings.runtime.world import World
+from tidings.v1 import control_pb2 as control
 from tidings.v1 import data_pb2 as pb
 from tidings.v1 import records_pb2 as records
 
@@ -52,12 +60,16 @@ class RuntimeNode(Survival):
             plan.incarnation,
         )
         self._rejoiner = Rejoiner(plan, self._handshake, self.waiting, retry_s)
-        self._attacker = attacker_for(
-            plan, plan.attack, self.protocol, self, self._spy, world.oracle
-        )
-        if self._attacker is not None:
-            self.problem = self._attacker.attack.poison(parts.problem)
+        self._attacker: Attacker | None = None
+        self._honest_problem = parts.problem
+        self._attack: AttackPlan | None = None
+        self.turn(plan.attack)
         self._rngs: dict[str, np.random.Generator] = {}
+        #: what faults do to the node: layers over its links, strikes at its messages, ...
+        self.layers: dict[int, dict[str, Layer]] = {}
+        self.strikes = Strikes(world.transport, plan.seed, plan.node, world.time_scale)
+        self.slowness: dict[str, float] = {}
+        self.agent = FaultAgent(plan.node, world, lambda e, t: NodeSite(self, world, e, t))
         self._ended = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
         self._answers: asyncio.Task[None] | None = None
@@ -86,6 +98,7 @@ class RuntimeNode(Survival):
         self._main = asyncio.create_task(self._live())
         self._answers = asyncio.create_task(self._exchanger.serve())
         self._answers.add_done_callback(lambda _: self._main and self._main.cancel())
+        self.agent.arm(self.plan.faults)
         return self._main
 
     async def _live(self) -> None:
@@ -106,6 +119,8 @@ class RuntimeNode(Survival):
         """
         assert self._main is not None
         self._ended.set()
+        self.agent.heal_all("the end of the run")
+        self.strikes.end()
         await self._exchanger.settle(self.plan.wait_s * self.plan.time_scale)
         finished = self._main.done()
         self._main.cancel()
@@ -124,6 +139,7 @@ class RuntimeNode(Survival):
         """The fence: from now on no effect of this node is visible."""
         self.dead = True
         self.timeline.end()
+        self.strikes.end()
         self._world.transport.abort()
         self._mailbox.clear()
         self._rejoiner.stop()
@@ -174,14 +190,16 @@ class RuntimeNode(Survival):
 
     async def compute(self, work: Callable[[], R], gradients: float = 1.0) -> R:
         self._alive()
-        began_s = self.clock.now_s
+        began_s = self._world.clock.now_s
         plan, luck = self.plan.compute, self.rng("compute time")
-        cost_s = plan.cost_s(gradients, self._world.native, luck)
+        slow = math.prod(self.slowness.values())
+        cost_s = plan.cost_s(gradients * slow, self._world.native, luck)
         with self.waiting.working("computing"):
-            result = await self._world.compute(work, cost_s, plan.factor)
+            result = await self._world.compute(work, cost_s, plan.factor * slow)
+        await self.gate.passed()
         self._alive()
         self.ledger.gradients += round(gradients)
-        self.ledger.compute_s += self.clock.now_s - began_s
+        self.ledger.compute_s += self._world.clock.now_s - began_s
         return result
 
     def rounds(self) -> Iterator[int]:
@@ -190,8 +208,12 @@ class RuntimeNode(Survival):
             if self._ended.is_set() or (limit is not None and number >= limit):
                 return
             self._alive()
-            self.round, self.step = number, 0
+            self._enter(number)
             yield number
+
+    def _enter(self, round_: int) -> None:
+        self.round, self.step = round_, 0
+        self.agent.entered(round_)
 
     async def report(self, **metrics: float) -> None:
         self._alive()
@@ -201,7 +223,7 @@ class RuntimeNode(Survival):
         self._alive()
         await self._reporter.catch_up(self.ledger, self.model, round_)
         await self._keep(None, round_)
-        self.round = round_
+        self._enter(round_)
 
     async def _evaluate(self, final: bool) -> None:
         self._alive()
@@ -218,8 +240,7 @@ class RuntimeNode(Survival):
             message = await self._attacker.rewrite(message, target)
         elif self._world.oracle is not None:
             self._world.oracle.post(self.id, self.round, message)
-        await self._transmit(target, message, None)
-        return Outcome.UNKNOWN
+        return await self._transmit(target, message, None)
 
     async def send_all(self, outgoing: Outgoing) -> None:
         if self._attacker is not None or any(target not in self.plan.links for target in outgoing):
@@ -234,18 +255,48 @@ class RuntimeNode(Survival):
             key: self.codec.encode(m, self.round, step=self.step) for key, m in distinct.items()
         }
         for target in sorted(outgoing):
-            self._alive()
-            with self.waiting.working():
-                await self._world.transport.send(target, encoded[id(outgoing[target])])
+            message = outgoing[target]
+            await self._post(Mail(target, type(message), self.round, encoded[id(message)]))
 
     async def _transmit(
         self, target: int, message: Message | None, handshake: pb.Exchange | pb.Rejoin | None
-    ) -> None:
+    ) -> Outcome:
         self._alive()
         frame = self.codec.encode(message, self.round, handshake, self.step)
-        with self.waiting.working():
-            await self._world.transport.send(target, frame)
+        kind = None if message is None else type(message)
+        outcome = await self._post(Mail(target, kind, self.round, frame))
         self._alive()
+        return outcome
+
+    async def _post(self, mail: Mail) -> Outcome:
+        await self.gate.passed()
+        self._alive()
+        if self.strikes.rejected(mail):
+            self.ledger.refused["rejected"] += 1
+            return Outcome.REFUSED
+        with self.waiting.working():
+            await self.strikes.send(mail)
+        return Outcome.UNKNOWN
+
+    def turn(self, attack: AttackPlan | None) -> AttackPlan | None:
+        """Be Byzantine from now on, or honest; what it was before."""
+        before, self._attack = self._attack, attack
+        self._attacker = attacker_for(
+            self.plan, attack, self.protocol, self, self._spy, self._world.oracle
+        )
+        self.problem = self._honest_problem
+        if self._attacker is not None:
+            self.problem = self._attacker.attack.poison(self._honest_problem)
+        return before
+
+    def obey(self, message: control.CoordinatorMessage) -> None:
+        """Carry out a command that came during the run."""
+        if message.HasField("membership"):
+            self._suspect(message.membership.node, not message.membership.present)
+        elif message.HasField("fault") and message.fault.HasField("heal"):
+            self.agent.heal(message.fault.heal.event, message.fault.heal.occurrence)
+        elif message.HasField("fault"):
+            self.agent.begin(ArmedFault.model_validate_json(message.fault.begin))
 
     # -- exchange ------------------------------------------------------------------------
 
@@ -279,7 +330,8 @@ class RuntimeNode(Survival):
     async def sleep(self, duration_s: float) -> None:
         self._alive()
         with self.waiting.doing("sleep", self.clock.now_s, timed=True):
-            await asyncio.sleep(duration_s * self._world.time_scale)
+            await asyncio.sleep(duration_s * self._world.time_scale / self.clock.rate)
+        await self.gate.passed()
         self._alive()
 
     async def ended(self) -> None:
@@ -295,7 +347,7 @@ class RuntimeNode(Survival):
         self._alive()
         self._world.event(
             records.Event(
-                node=self.id, time_s=self.clock.now_s, name=event, fields=json.dumps(fields)
+                node=self.id, time_s=self._world.clock.now_s, name=event, fields=json.dumps(fields)
             )
         )
 

@@ -69,6 +69,24 @@ class CheckpointPlan(_Plan):
     directory: str = ""
 
 
+class ArmedFault(_Plan):
+    """A fault that a node brings upon itself: at a time, in a round of its own, or on command."""
+
+    event: str
+    #: which of the event's repetitions
+    occurrence: int = 0
+    #: ``{kind: NAME, ...}``; what is brought about from outside only makes the node wait for it
+    fault: dict[str, Any]
+    #: the peers whose links are hit; of faults of nodes, all nodes that are hit
+    targets: tuple[int, ...] = ()
+    #: when it begins: emulated seconds, or the node's own round; neither: now
+    at_s: float | None = None
+    at_round: int | None = None
+    #: when it ends; neither: with the run
+    for_s: float | None = None
+    for_rounds: int | None = None
+
+
 class NodePlan(_Plan):
     """Everything a node needs to take its part."""
 
@@ -91,6 +109,8 @@ class NodePlan(_Plan):
     #: who imposes rates and delays: the node's own pacer, or the kernel
     enforce: Literal["user", "kernel"] = "user"
     attack: AttackPlan | None = None
+    #: what the node is to bring upon itself
+    faults: tuple[ArmedFault, ...] = ()
     #: "all", "live" or a number
     wait_for: WaitFor = "all"
     wait_s: float = 30.0

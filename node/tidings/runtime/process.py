@@ -209,7 +209,7 @@ class NodeProcess:
     ) -> None:
         main = node.begin()
         beat = asyncio.create_task(self._heartbeat(plan, node, control))
-        stop = asyncio.create_task(self._until_stop(control))
+        stop = asyncio.create_task(self._until_stop(node, control))
         try:
             await asyncio.wait([main, stop], return_when=asyncio.FIRST_COMPLETED)
             if main.done():
@@ -224,11 +224,13 @@ class NodeProcess:
             beat.cancel()
             stop.cancel()
 
-    async def _until_stop(self, control: ControlClient) -> None:
+    async def _until_stop(self, node: RuntimeNode, control: ControlClient) -> None:
+        """Carry out what the coordinator commands, until it says that it is over."""
         while (message := await control.next()).WhichOneof("kind") != "stop":
             if message.HasField("peers") and self._transport is not None:
                 # a neighbour has been started again
                 self._transport.redirect(message.peers.addresses)
+            node.obey(message)
 
     async def _heartbeat(self, plan: NodePlan, node: RuntimeNode, control: ControlClient) -> None:
         while True:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from tidings.runtime.plan import ArmedFault
 from tidings.runtime.world import World
 from tidings.transports.base import Transport
 from tidings.transports.io_thread import WallClock
@@ -76,6 +77,15 @@ class RealWorld(World):
 
     async def aside(self, work: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._evaluator, work)
+
+    def fault(self, change: records.FaultChange) -> None:
+        self._record(pb.NodeMessage(fault=change))
+
+    def arrived(self, armed: ArmedFault, round_: int) -> None:
+        here = pb.Arrived(
+            event=armed.event, occurrence=armed.occurrence, round=round_, time_s=self.clock.now_s
+        )
+        self._record(pb.NodeMessage(arrived=here))
 
     def event(self, event: records.Event) -> None:
         self._record(pb.NodeMessage(event=event))

@@ -13,7 +13,9 @@ from typing import TypeVar
 from tidings.api.message import Delivery, Inbox, Message
 from tidings.api.node import Node, WaitFor
 from tidings.errors import WireError
+from tidings.runtime.clocks import SkewedClock
 from tidings.runtime.exchange import Exchanger
+from tidings.runtime.gate import Gate
 from tidings.runtime.ledger import Ledger
 from tidings.runtime.mailbox import Mailbox
 from tidings.runtime.parts import Parts
@@ -39,7 +41,8 @@ class Reception(Node):
         self.id, self.n, self.role = plan.node, plan.nodes, plan.role
         self.round = self.step = 0
         self.graph, self.wait_s = plan.graph, plan.wait_s
-        self.clock = world.clock
+        self.clock: SkewedClock = SkewedClock(world.clock)
+        self.gate = Gate()
         self.protocol, self.problem, self.codec = parts.protocol, parts.problem, parts.codec
         self.timeline = Timeline(plan.node, world.clock, plan.timeline)
         self.waiting = Waiting(self.timeline)
@@ -75,6 +78,7 @@ class Reception(Node):
         wait_for: WaitFor | None = None,
         within_s: float | None = None,
     ) -> Inbox[M]:
+        await self.gate.passed()
         self._alive()
         sources = set(self.in_neighbors if of is None else of)
         round_, step = self.round, self.step
@@ -120,6 +124,7 @@ class Reception(Node):
             past_s = asyncio.get_running_loop().time() - began_s
             left_s = None if limit_s is None else max(0.0, limit_s - past_s)
             woken = await self.waiting.next(kind, left_s, self.clock.now_s)
+            await self.gate.passed()
             self._alive()
         return delivery  # type: ignore[return-value]
 
@@ -133,10 +138,12 @@ class Reception(Node):
         """A frame has come; anything wrong with it is counted, and the node goes on."""
         if self.dead:
             return
+        if self.gate.closed and self.gate.hold(lambda: self._receive(source, data)):
+            return
         try:
             incoming = self.codec.decode(data)
         except WireError as error:
-            self.ledger.refused[error.reason] += 1
+            self.ledger.nonsense(source, len(data), error.reason)
             return
         if source not in self._heard:
             self.ledger.refused["not_a_neighbor"] += 1
@@ -151,6 +158,9 @@ class Reception(Node):
             self.on_probe(source, incoming.probe)
             return
         self.ledger.arrived(source, incoming.counts, self.round - incoming.round)
+        if self.gate.closed:
+            self.ledger.refused["away"] += 1
+            return
         if self.plan.trace:
             digest = hashlib.blake2b(data, digest_size=8).hexdigest()
             self.log("received", source=source, round=incoming.round, digest=digest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -14,7 +15,7 @@ from tidings.runtime.checkpoint import Shelf, Store, folder_of
 from tidings.runtime.node import RuntimeNode
 from tidings.runtime.oracle import Oracle
 from tidings.runtime.parts import Parts
-from tidings.runtime.plan import NodePlan
+from tidings.runtime.plan import ArmedFault, NodePlan
 from tidings.runtime.world import World
 from tidings.transports.memory import MemoryNetwork
 from tidings.transports.virtual_time import VirtualLoop, run_virtual
@@ -23,6 +24,60 @@ from tidings.v1 import records_pb2 as records
 from tidings.wire.frame import Frame
 
 R = TypeVar("R")
+
+
+class Controls:
+    """What can be done to the nodes of a simulated run, from outside, now."""
+
+    def __init__(self, run: _Run, suspect_after_s: float) -> None:
+        self._run = run
+        self._suspect_after_s = suspect_after_s
+
+    @property
+    def now_s(self) -> float:
+        """Virtual seconds since the start."""
+        return self._run.loop.time()
+
+    @property
+    def nodes(self) -> Sequence[RuntimeNode]:
+        """All nodes."""
+        return self._run.nodes
+
+    def at(self, time_s: float, what: Callable[[], None]) -> None:
+        """Have something done at a point in time."""
+        self._run.loop.at_ns(math.ceil(time_s * NS_PER_S), what)
+
+    def begin(self, node: int, armed: ArmedFault) -> None:
+        """Let a fault begin at a node."""
+        self._run.nodes[node].agent.begin(armed)
+
+    def heal(self, node: int, event: str, occurrence: int) -> None:
+        """Let a fault end at a node."""
+        self._run.nodes[node].agent.heal(event, occurrence)
+
+    def kill(self, node: int) -> None:
+        """The node dies; its neighbours come to suspect it later."""
+        self._run.nodes[node].crash()
+        self._run.loop.call_later(self._suspect_after_s, self.tell, node, False)
+
+    def restart(self, node: int, lose_state: bool) -> None:
+        """A node that was killed comes back."""
+        self._run.restart(node, lose_state)
+
+    def pause(self, node: int, event: str) -> None:
+        """The node stands still."""
+        self._run.nodes[node].gate.close(event, deaf=False)
+
+    def resume(self, node: int, event: str) -> None:
+        """The node goes on."""
+        self._run.nodes[node].gate.open(event)
+
+    def tell(self, node: int, present: bool) -> None:
+        """Its neighbours know for certain whether a node takes part."""
+        if present == self._run.nodes[node].dead:
+            return
+        for peer in self._run.nodes[node].plan.neighbors:
+            self._run.network.nodes[peer].suspect(node, not present)
 
 
 class Observer:
@@ -44,6 +99,15 @@ class Observer:
 
     def event(self, event: records.Event) -> None:
         """A node logged something."""
+
+    def begun(self, controls: Controls) -> None:
+        """The nodes begin; what is to befall them is brought about by ``controls``."""
+
+    def fault(self, change: records.FaultChange) -> None:
+        """A fault has come to a node, or gone."""
+
+    def arrived(self, node: int, armed: ArmedFault, round_: int) -> None:
+        """A node is where something from outside is to hit it, and stands still."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +143,7 @@ class _SimulatedWorld(World):
 
     def __init__(self, plan: NodePlan, run: _Run) -> None:
         self._run = run
+        self._node = plan.node
         self.clock = _VirtualClock(run.loop)
         self.oracle = run.oracle
         self.store = run.store_of(plan)
@@ -101,6 +166,12 @@ class _SimulatedWorld(World):
 
     def event(self, event: records.Event) -> None:
         self._run.observer.event(event)
+
+    def fault(self, change: records.FaultChange) -> None:
+        self._run.observer.fault(change)
+
+    def arrived(self, armed: ArmedFault, round_: int) -> None:
+        self._run.observer.arrived(self._node, armed, round_)
 
 
 class _Run:
@@ -277,6 +348,7 @@ def simulate(
         run = _Run(plans, observer or Observer(), loop)
         if stop_s is not None:
             loop.call_at(stop_s, run.stop, f"time limit of {stop_s:g} s")
+        run.observer.begun(Controls(run, suspect_after_s))
         for node, sends in (crash_before_send or {}).items():
             _arm_crash(run, node, sends, suspect_after_s, (restarts or {}).get(node))
         end_s = await run.main()
@@ -296,22 +368,16 @@ def _arm_crash(
     run: _Run, node: int, sends: int, suspect_after_s: float, restart: Restart | None
 ) -> None:
     """Kill a node in the middle of its sending; its neighbours come to suspect it later."""
-    victim, transport = run.nodes[node], run.network.nodes[node]
+    transport = run.network.nodes[node]
     send, left = transport.send, [sends]
 
-    def suspect() -> None:
-        if run.nodes[node].dead:
-            for peer in victim.plan.neighbors:
-                run.network.nodes[peer].suspect(node, True)
-
-    async def counted(target: int, frame: Frame) -> None:
+    async def counted(target: int, frame: Frame, copy: bool = False) -> None:
         if left[0] == 0:
-            victim.crash()
-            run.loop.call_later(suspect_after_s, suspect)
+            Controls(run, suspect_after_s).kill(node)
             if restart is not None:
                 run.loop.call_later(restart.after_s, run.restart, node, restart.lose_state)
             raise NodeCrashed(f"node {node} was killed before its send number {sends}")
         left[0] -= 1
-        await send(target, frame)
+        await send(target, frame, copy)
 
     transport.send = counted  # type: ignore[method-assign]

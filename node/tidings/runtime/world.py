@@ -9,6 +9,7 @@ from typing import TypeVar
 from tidings.api.node import Clock
 from tidings.runtime.checkpoint import Store
 from tidings.runtime.oracle import Oracle
+from tidings.runtime.plan import ArmedFault
 from tidings.transports.base import Transport
 from tidings.v1 import records_pb2 as records
 
@@ -40,6 +41,14 @@ class World(ABC):
     @abstractmethod
     async def aside(self, work: Callable[[], R]) -> R:
         """Do what takes real time and no emulated one, without holding up the loop."""
+
+    @abstractmethod
+    def fault(self, change: records.FaultChange) -> None:
+        """Write down that a fault has come or gone."""
+
+    @abstractmethod
+    def arrived(self, armed: ArmedFault, round_: int) -> None:
+        """The node is where something from outside is to hit it, and stands still."""
 
     @abstractmethod
     def event(self, event: records.Event) -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from tidings.links.shape import LinkShape
 from tidings.wire.frame import Buffer, ByteCount, Frame
 
 
@@ -45,6 +46,11 @@ class LinkCounters:
     #: lost by the link, as asked for
     lost_messages: int = 0
     lost_bytes: int = 0
+    #: lost by faults, by event: (messages, bytes)
+    faulted: dict[str, tuple[int, int]] = field(default_factory=dict)
+    #: further copies that faults made; no part of ``counts`` and ``messages``
+    duplicated_messages: int = 0
+    duplicated_bytes: int = 0
     #: came due while there was no connection
     undeliverable_messages: int = 0
     undeliverable_bytes: int = 0
@@ -57,6 +63,20 @@ class LinkCounters:
         """Count a frame that was handed over."""
         self.counts.add(frame.counts)
         self.messages += 1
+
+    def lose(self, frame: Frame, event: str) -> None:
+        """Count a frame that was handed over and then lost: by the link ("") or by a fault."""
+        if not event:
+            self.lost_messages += 1
+            self.lost_bytes += frame.size_bytes
+            return
+        messages, size_bytes = self.faulted.get(event, (0, 0))
+        self.faulted[event] = (messages + 1, size_bytes + frame.size_bytes)
+
+    def duplicate(self, frame: Frame) -> None:
+        """Count a copy."""
+        self.duplicated_messages += 1
+        self.duplicated_bytes += frame.size_bytes
 
     def reset(self) -> None:
         """Start again from zero: what came before was measuring, not running."""
@@ -82,10 +102,26 @@ class Transport(ABC):
         return Counter()
 
     @abstractmethod
-    async def send(self, target: int, frame: Frame) -> None:
+    async def send(self, target: int, frame: Frame, copy: bool = False) -> None:
         """Hand a frame to the link to ``target``; waits while the link's queue is full.
 
         At most once and in order. Returning says that the link took it, not that it arrived.
+        ``copy``: it is a fault's, not the node's own.
+        """
+
+    @abstractmethod
+    def reshape(self, target: int, shape: LinkShape) -> None:
+        """The link to ``target`` is to be like that from now on."""
+
+    @abstractmethod
+    def discard(self, target: int, event: str) -> None:
+        """Lose to ``event`` what the link to ``target`` has accepted and not begun to send."""
+
+    @abstractmethod
+    def reset(self, target: int) -> None:
+        """Break the connection to ``target``; it comes back by itself.
+
+        NotImplementedError where there is none to break.
         """
 
     @property

@@ -23,3 +23,9 @@ class GrpcTransport(PacedTransport):
 
     def _outgoing(self, end: LinkEnd) -> OutLink:
         return GrpcOutLink(end, self._credentials)
+
+    def reset(self, target: int) -> None:
+        """As Transport.reset."""
+        link = self._out[target]
+        assert isinstance(link, GrpcOutLink)
+        self._io.post(link.reset)

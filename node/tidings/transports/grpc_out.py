@@ -81,6 +81,11 @@ class GrpcOutLink(OutLink):
             return False
         return True
 
+    def reset(self) -> None:
+        """Break the stream off; it comes back by itself."""
+        if self._call is not None:
+            self._call.cancel()
+
     async def abort(self) -> None:
         """Break the stream and the connection off; what is on its way may be lost."""
         self._end()

@@ -94,7 +94,7 @@ class MemoryTransport(Transport):
         self.alive = True
         self._died_ns = 0
 
-    async def send(self, target: int, frame: Frame) -> None:
+    async def send(self, target: int, frame: Frame, copy: bool = False) -> None:
         """As Transport.send, on virtual time."""
         async with self._senders[target]:
             loop = self._network.loop
@@ -106,7 +106,10 @@ class MemoryTransport(Transport):
                 later_ns = room_ns or self._egress.next_ns() or loop.now_ns
                 await asyncio.sleep(max(1, later_ns - loop.now_ns) / NS_PER_S)
             self.links[target].blocked_ns += loop.now_ns - began_ns
-        self.links[target].accept(frame)
+        if copy:
+            self.links[target].duplicate(frame)
+        else:
+            self.links[target].accept(frame)
         self._egress.offer(loop.now_ns, target, frame.chunk_sizes, frame)
         self._advance_egress()
 
@@ -118,6 +121,19 @@ class MemoryTransport(Transport):
     def go_on(self, sequences: Mapping[int, int]) -> None:
         """As Transport.go_on."""
         self._egress.go_on(sequences)
+
+    def reshape(self, target: int, shape: LinkShape) -> None:
+        """As Transport.reshape."""
+        self._egress.reshape(target, shape)
+
+    def discard(self, target: int, event: str) -> None:
+        """As Transport.discard."""
+        self._egress.discard(self._network.loop.now_ns, target, event)
+        self._advance_egress()
+
+    def reset(self, target: int) -> None:
+        """As Transport.reset; here what has left arrives, and nothing has to come back."""
+        raise NotImplementedError("the simulator has no connections that could be broken")
 
     async def close(self) -> None:
         """Nothing to flush: what was accepted is on its way."""
@@ -146,10 +162,9 @@ class MemoryTransport(Transport):
         counters = self.links[departure.target]
         if not self.alive and departure.end_ns > self._died_ns:
             return
-        if departure.lost:
+        if departure.message.lost_by is not None:
             if departure.last:
-                counters.lost_messages += 1
-                counters.lost_bytes += departure.item.size_bytes
+                counters.lose(departure.item, departure.message.lost_by)
             return
         receiver = self._network.nodes[departure.target]
         if not receiver._ingress.limited:

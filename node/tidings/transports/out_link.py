@@ -59,8 +59,10 @@ class OutLink(ABC):
         self._shaped = end.shaped
         # where the kernel shapes, what is written together also arrives together
         self._coalesce_bytes = min(_COALESCE_BYTES, end.chunk_bytes)
-        #: what the real way takes; chunks are written that much before they are due
-        self._lead_ns = 0
+        #: what the real way takes, and how much before they are due chunks are written
+        self._way_ns = self._lead_ns = 0
+        #: what loses the message that is being sent, if anything does
+        self._losing: str | None = None
         self._queue: deque[Departure[Frame]] = deque()
         self._filled = asyncio.Event()
         self._idle = asyncio.Event()
@@ -121,14 +123,19 @@ class OutLink(ABC):
             # as messages come: after a while in which both ends were idle
             await asyncio.sleep(min(_LEAD_IDLE_S, self._delay_ns / 1e9))
             trips_s.append(await self.round_trip_s(timeout_s))
-        one_way_ns = round(statistics.median(trips_s) / 2 * 1e9 / self._clock.time_scale)
-        self._lead_ns = min(one_way_ns, self._delay_ns)
+        self._way_ns = round(statistics.median(trips_s) / 2 * 1e9 / self._clock.time_scale)
+        self._lead_ns = min(self._way_ns, self._delay_ns)
 
     def depart(self, departure: Departure[Frame]) -> None:
         """Take over a chunk whose way is settled."""
         self._queue.append(departure)
         self._idle.clear()
         self._filled.set()
+
+    def reshape(self, shape: LinkShape) -> None:
+        """The link is another one from now on; what the real way takes still counts towards it."""
+        self._delay_ns = shape.delay_ns
+        self._lead_ns = min(self._way_ns, self._delay_ns)
 
     async def flush(self) -> None:
         """Until everything taken over has been written or lost."""
@@ -175,10 +182,12 @@ class OutLink(ABC):
 
     def _passes(self, departure: Departure[Frame]) -> bool:
         """Whether a chunk is to be written; counts the messages that are not."""
-        if departure.lost:
+        if departure.number == 0:
+            # of a message that has begun to leave the rest follows
+            self._losing = departure.message.lost_by
+        if self._losing is not None:
             if departure.last:
-                self._counters.lost_messages += 1
-                self._counters.lost_bytes += departure.item.size_bytes
+                self._counters.lose(departure.item, self._losing)
             return False
         if departure.number == 0 and self.connected:
             self._skipping = False

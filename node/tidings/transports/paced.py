@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from tidings.links.model import Egress
+from tidings.links.shape import LinkShape
 from tidings.transports.base import LinkCounters, NetworkTransport
 from tidings.transports.endpoint import Endpoint
 from tidings.transports.in_links import InLinks
@@ -179,7 +180,7 @@ class PacedTransport(NetworkTransport):
 
     # -- sending ---------------------------------------------------------------------------------
 
-    async def send(self, target: int, frame: Frame) -> None:
+    async def send(self, target: int, frame: Frame, copy: bool = False) -> None:
         """As Transport.send."""
         async with self._order[target]:
             while (wait_s := self._offer(target, frame)) is not None:
@@ -189,10 +190,29 @@ class PacedTransport(NetworkTransport):
                 else:
                     await self._room[target].wait()
                 self.links[target].blocked_ns += self._clock.now_ns - began_ns
-        self.links[target].accept(frame)
+        if copy:
+            self.links[target].duplicate(frame)
+        else:
+            self.links[target].accept(frame)
         if not self._pump_posted:
             self._pump_posted = True
             self._io.post(self._pump)
+
+    def reshape(self, target: int, shape: LinkShape) -> None:
+        """As Transport.reshape."""
+        with self._lock:
+            self._shapes[target] = shape
+            self._egress.reshape(target, shape)
+        self._io.post(self._out[target].reshape, shape)
+
+    def discard(self, target: int, event: str) -> None:
+        """As Transport.discard."""
+        with self._lock:
+            self._egress.discard(self._clock.now_ns, target, event)
+
+    def reset(self, target: int) -> None:
+        """As Transport.reset."""
+        raise NotImplementedError("this transport has no connections that could be broken")
 
     def _offer(self, target: int, frame: Frame) -> float | None:
         """Offer the frame to the model: None if taken, else seconds to wait (0: for room)."""

@@ -85,6 +85,8 @@ class NodeMessage(_message.Message):
     FINAL_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     ACTIVITY_FIELD_NUMBER: _builtins.int
+    FAULT_FIELD_NUMBER: _builtins.int
+    ARRIVED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -107,6 +109,10 @@ class NodeMessage(_message.Message):
     def failure(self) -> Global___Failure: ...
     @_builtins.property
     def activity(self) -> _records_pb2.Activity: ...
+    @_builtins.property
+    def fault(self) -> _records_pb2.FaultChange: ...
+    @_builtins.property
+    def arrived(self) -> Global___Arrived: ...
     def __init__(
         self,
         *,
@@ -121,12 +127,14 @@ class NodeMessage(_message.Message):
         final: _records_pb2.Final | None = ...,
         failure: Global___Failure | None = ...,
         activity: _records_pb2.Activity | None = ...,
+        fault: _records_pb2.FaultChange | None = ...,
+        arrived: Global___Arrived | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "done", b"done", "evaluation", b"evaluation", "event", b"event", "failure", b"failure", "final", b"final", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "listening", b"listening", "probed", b"probed", "ready", b"ready"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "arrived", b"arrived", "done", b"done", "evaluation", b"evaluation", "event", b"event", "failure", b"failure", "fault", b"fault", "final", b"final", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "listening", b"listening", "probed", b"probed", "ready", b"ready"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "done", b"done", "evaluation", b"evaluation", "event", b"event", "failure", b"failure", "final", b"final", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "listening", b"listening", "probed", b"probed", "ready", b"ready"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "arrived", b"arrived", "done", b"done", "evaluation", b"evaluation", "event", b"event", "failure", b"failure", "fault", b"fault", "final", b"final", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "listening", b"listening", "probed", b"probed", "ready", b"ready"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "listening", "ready", "probed", "heartbeat", "evaluation", "event", "done", "final", "failure", "activity"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "listening", "ready", "probed", "heartbeat", "evaluation", "event", "done", "final", "failure", "activity", "fault", "arrived"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -142,6 +150,8 @@ class CoordinatorMessage(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
     SHUTDOWN_FIELD_NUMBER: _builtins.int
+    FAULT_FIELD_NUMBER: _builtins.int
+    MEMBERSHIP_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def assignment(self) -> Global___Assignment: ...
     @_builtins.property
@@ -154,6 +164,10 @@ class CoordinatorMessage(_message.Message):
     def stop(self) -> Global___Stop: ...
     @_builtins.property
     def shutdown(self) -> Global___Shutdown: ...
+    @_builtins.property
+    def fault(self) -> Global___FaultOrder: ...
+    @_builtins.property
+    def membership(self) -> Global___Membership: ...
     def __init__(
         self,
         *,
@@ -163,12 +177,14 @@ class CoordinatorMessage(_message.Message):
         start: Global___Start | None = ...,
         stop: Global___Stop | None = ...,
         shutdown: Global___Shutdown | None = ...,
+        fault: Global___FaultOrder | None = ...,
+        membership: Global___Membership | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "kind", b"kind", "peers", b"peers", "probe", b"probe", "shutdown", b"shutdown", "start", b"start", "stop", b"stop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "fault", b"fault", "kind", b"kind", "membership", b"membership", "peers", b"peers", "probe", b"probe", "shutdown", b"shutdown", "start", b"start", "stop", b"stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "kind", b"kind", "peers", b"peers", "probe", b"probe", "shutdown", b"shutdown", "start", b"start", "stop", b"stop"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "fault", b"fault", "kind", b"kind", "membership", b"membership", "peers", b"peers", "probe", b"probe", "shutdown", b"shutdown", "start", b"start", "stop", b"stop"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["assignment", "peers", "probe", "start", "stop", "shutdown"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["assignment", "peers", "probe", "start", "stop", "shutdown", "fault", "membership"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -570,3 +586,106 @@ class Shutdown(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Shutdown: _TypeAlias = Shutdown  # noqa: Y015
+
+@_typing.final
+class FaultOrder(_message.Message):
+    """Begin a fault now (an ArmedFault as JSON), or heal one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEGIN_FIELD_NUMBER: _builtins.int
+    HEAL_FIELD_NUMBER: _builtins.int
+    begin: _builtins.str
+    @_builtins.property
+    def heal(self) -> Global___HealOrder: ...
+    def __init__(
+        self,
+        *,
+        begin: _builtins.str = ...,
+        heal: Global___HealOrder | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "heal", b"heal", "what", b"what"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin", b"begin", "heal", b"heal", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_what: _TypeAlias = _typing.Literal["begin", "heal"]  # noqa: Y015
+    _WhichOneofArgType_what: _TypeAlias = _typing.Literal["what", b"what"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_what) -> _WhichOneofReturnType_what | None: ...
+
+Global___FaultOrder: _TypeAlias = FaultOrder  # noqa: Y015
+
+@_typing.final
+class HealOrder(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    OCCURRENCE_FIELD_NUMBER: _builtins.int
+    event: _builtins.str
+    occurrence: _builtins.int
+    def __init__(
+        self,
+        *,
+        event: _builtins.str = ...,
+        occurrence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "occurrence", b"occurrence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HealOrder: _TypeAlias = HealOrder  # noqa: Y015
+
+@_typing.final
+class Arrived(_message.Message):
+    """The node has entered a round in which it is to be hit from outside, and stands still until then."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    OCCURRENCE_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    TIME_S_FIELD_NUMBER: _builtins.int
+    event: _builtins.str
+    occurrence: _builtins.int
+    round: _builtins.int
+    time_s: _builtins.float
+    def __init__(
+        self,
+        *,
+        event: _builtins.str = ...,
+        occurrence: _builtins.int = ...,
+        round: _builtins.int = ...,
+        time_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "occurrence", b"occurrence", "round", b"round", "time_s", b"time_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Arrived: _TypeAlias = Arrived  # noqa: Y015
+
+@_typing.final
+class Membership(_message.Message):
+    """What is known for certain of a neighbour: that it takes part, or does not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    PRESENT_FIELD_NUMBER: _builtins.int
+    node: _builtins.int
+    present: _builtins.bool
+    def __init__(
+        self,
+        *,
+        node: _builtins.int = ...,
+        present: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "present", b"present"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Membership: _TypeAlias = Membership  # noqa: Y015

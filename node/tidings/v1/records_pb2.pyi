@@ -156,6 +156,27 @@ class LinkRecord(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class FaultedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___Count: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___Count | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SOURCE_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
@@ -167,6 +188,8 @@ class LinkRecord(_message.Message):
     RECONNECTS_FIELD_NUMBER: _builtins.int
     LAG_FIELD_NUMBER: _builtins.int
     BLOCKED_S_FIELD_NUMBER: _builtins.int
+    FAULTED_FIELD_NUMBER: _builtins.int
+    DUPLICATED_FIELD_NUMBER: _builtins.int
     source: _builtins.int
     target: _builtins.int
     messages: _builtins.int
@@ -185,6 +208,14 @@ class LinkRecord(_message.Message):
     def lag(self) -> Global___LagSummary:
         """how much later than the model each chunk really left, ns"""
 
+    @_builtins.property
+    def faulted(self) -> _containers.MessageMap[_builtins.str, Global___Count]:
+        """lost by faults, by event"""
+
+    @_builtins.property
+    def duplicated(self) -> Global___Count:
+        """further copies that faults made; not in bytes and messages"""
+
     def __init__(
         self,
         *,
@@ -199,14 +230,87 @@ class LinkRecord(_message.Message):
         reconnects: _builtins.int = ...,
         lag: Global___LagSummary | None = ...,
         blocked_s: _builtins.float = ...,
+        faulted: _abc.Mapping[_builtins.str, Global___Count] | None = ...,
+        duplicated: Global___Count | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "lag", b"lag"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "duplicated", b"duplicated", "lag", b"lag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_s", b"blocked_s", "bytes", b"bytes", "lag", b"lag", "lost_bytes", b"lost_bytes", "lost_messages", b"lost_messages", "messages", b"messages", "reconnects", b"reconnects", "source", b"source", "target", b"target", "undeliverable_bytes", b"undeliverable_bytes", "undeliverable_messages", b"undeliverable_messages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_s", b"blocked_s", "bytes", b"bytes", "duplicated", b"duplicated", "faulted", b"faulted", "lag", b"lag", "lost_bytes", b"lost_bytes", "lost_messages", b"lost_messages", "messages", b"messages", "reconnects", b"reconnects", "source", b"source", "target", b"target", "undeliverable_bytes", b"undeliverable_bytes", "undeliverable_messages", b"undeliverable_messages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LinkRecord: _TypeAlias = LinkRecord  # noqa: Y015
+
+@_typing.final
+class Count(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    messages: _builtins.int
+    bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        messages: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "messages", b"messages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Count: _TypeAlias = Count  # noqa: Y015
+
+@_typing.final
+class FaultChange(_message.Message):
+    """A fault has come, gone, or could not come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    OCCURRENCE_FIELD_NUMBER: _builtins.int
+    FAULT_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    TIME_S_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    node: _builtins.int
+    event: _builtins.str
+    occurrence: _builtins.int
+    fault: _builtins.str
+    """its kind"""
+    target: _builtins.str
+    """"3", "3->4" or "run" """
+    state: _builtins.str
+    """active, recovered, failed, skipped"""
+    time_s: _builtins.float
+    round: _builtins.int
+    detail: _builtins.str
+    """JSON object"""
+    def __init__(
+        self,
+        *,
+        node: _builtins.int = ...,
+        event: _builtins.str = ...,
+        occurrence: _builtins.int = ...,
+        fault: _builtins.str = ...,
+        target: _builtins.str = ...,
+        state: _builtins.str = ...,
+        time_s: _builtins.float = ...,
+        round: _builtins.int = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "event", b"event", "fault", b"fault", "node", b"node", "occurrence", b"occurrence", "round", b"round", "state", b"state", "target", b"target", "time_s", b"time_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FaultChange: _TypeAlias = FaultChange  # noqa: Y015
 
 @_typing.final
 class LagSummary(_message.Message):
@@ -301,19 +405,25 @@ class LinkArrival(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     BYTES_FIELD_NUMBER: _builtins.int
     MESSAGES_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
     source: _builtins.int
     bytes: _builtins.int
     messages: _builtins.int
+    @_builtins.property
+    def refused(self) -> Global___Count:
+        """came and were no well-formed frames"""
+
     def __init__(
         self,
         *,
         source: _builtins.int = ...,
         bytes: _builtins.int = ...,
         messages: _builtins.int = ...,
+        refused: Global___Count | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["refused", b"refused"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "messages", b"messages", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "messages", b"messages", "refused", b"refused", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,1 @@
+"""Faults: what is asked for, when it happens, to whom, and whether it did."""

@@ -1,0 +1,145 @@
+"""The director at work on real nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from tidings.errors import RunError
+from tidings.runtime.plan import ArmedFault
+from tidings.v1 import control_pb2 as pb
+from tidings.v1 import records_pb2 as records
+from tidings_coordinator.control.returning import Returning
+from tidings_coordinator.control.server import ControlServer
+from tidings_coordinator.faults.director import Director, Hands, View
+from tidings_coordinator.launchers.base import NodeGroup
+from tidings_coordinator.planning import RunPlan
+from tidings_coordinator.records.directory import RunDirectory
+
+
+class RealHands(Hands):
+    """Acts on node processes: by their launcher, and by commands to the nodes themselves."""
+
+    def __init__(
+        self, run: RunPlan, group: NodeGroup, server: ControlServer, returning: Returning
+    ) -> None:
+        self._run = run
+        self._group = group
+        self._server = server
+        self._returning = returning
+        #: what went wrong on the way
+        self.failure: BaseException | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, node: int, armed: ArmedFault) -> None:
+        """As Hands.begin."""
+        self._order(node, pb.FaultOrder(begin=armed.model_dump_json()))
+
+    def heal(self, node: int, event: str, occurrence: int) -> None:
+        """As Hands.heal."""
+        self._order(node, pb.FaultOrder(heal=pb.HealOrder(event=event, occurrence=occurrence)))
+
+    def kill(self, node: int) -> None:
+        """As Hands.kill."""
+        self._spawn(self._group.signal(node, signal.SIGKILL))
+
+    def pause(self, node: int, event: str) -> None:
+        """As Hands.pause."""
+        self._spawn(self._group.signal(node, signal.SIGSTOP))
+
+    def resume(self, node: int, event: str) -> None:
+        """As Hands.resume."""
+        self._spawn(self._group.signal(node, signal.SIGCONT))
+
+    def restart(self, node: int, lose_state: bool) -> None:
+        """As Hands.restart."""
+        self._returning.away.add(node)
+        self._spawn(self._returning.restart(node, lose_state))
+
+    def tell(self, node: int, present: bool) -> None:
+        """As Hands.tell."""
+        news = pb.Membership(node=node, present=present)
+        for peer in self._run.nodes[node].neighbors:
+            self._server.sessions[peer].send(pb.CoordinatorMessage(membership=news))
+
+    async def done(self) -> None:
+        """Until everything has been done."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=10)
+
+    def _order(self, node: int, order: pb.FaultOrder) -> None:
+        self._server.sessions[node].send(pb.CoordinatorMessage(fault=order))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            self.failure = self.failure or task.exception()
+
+
+class ConductedFaults:
+    """Looks at a run of real nodes on the director's behalf. ``now_s``: emulated time."""
+
+    def __init__(
+        self,
+        run: RunPlan,
+        group: NodeGroup,
+        server: ControlServer,
+        directory: RunDirectory,
+        now_s: Callable[[], float],
+        returning: Returning,
+    ) -> None:
+        self._server = server
+        self._now_s = now_s
+        self._hands = RealHands(run, group, server, returning)
+        self._director = Director(
+            run.firings, run.honest, self._hands, lambda line: directory.append("faults", line)
+        )
+
+    @property
+    def dead(self) -> set[int]:
+        """The nodes that were killed on purpose, as long as they are dead."""
+        return self._director.dead
+
+    def meant(self, node: int) -> bool:
+        """Whether the death of a node was asked for."""
+        return node in self._director.dead
+
+    def row(self, row: records.Evaluation) -> None:
+        """A node was evaluated."""
+        self._director.row(row, self._view())
+
+    def look(self) -> float | None:
+        """Do what is due; in how many emulated seconds to look again, where that is known.
+
+        RunError where a node that was to come back did not.
+        """
+        if self._hands.failure is not None:
+            raise RunError(f"a fault could not be brought about: {self._hands.failure}")
+        view = self._view()
+        while not self._server.faults.empty():
+            self._director.change(self._server.faults.get_nowait(), view)
+        while not self._server.arrivals.empty():
+            node, here = self._server.arrivals.get_nowait()
+            self._director.arrived(node, here.event, here.occurrence, here.round, view)
+        self._director.tick(view)
+        next_s = self._director.next_s()
+        return None if next_s is None else max(0.0, next_s - view.time_s)
+
+    async def end(self, why: str) -> None:
+        """The run is over: whatever stands still goes on."""
+        self.look()
+        self._director.end(self._view(), why)
+        await self._hands.done()
+
+    def _view(self) -> View:
+        beats = {s.node: s.heartbeat for s in self._server.sessions.values()}
+        rounds = {node: beat.round for node, beat in beats.items() if beat is not None}
+        sent = sum(beat.sent_bytes for beat in beats.values() if beat is not None)
+        return View(self._now_s(), rounds, sent)

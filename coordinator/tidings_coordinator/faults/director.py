@@ -1,0 +1,306 @@
+"""Brings about what nodes cannot bring about themselves, and keeps the book of all faults.
+
+Pure: it is told what happens (:meth:`Director.tick`, :meth:`row`, :meth:`change`, :meth:`arrived`)
+and acts through its :class:`Hands`. The conductor of real nodes and the simulator use the same one.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from tidings.faults.node_crash import NodeCrash
+from tidings.faults.node_pause import NodePause
+from tidings.runtime.plan import ArmedFault
+from tidings.v1 import records_pb2 as records
+from tidings_coordinator.faults.firing import Firing, Trigger
+
+Key = tuple[str, int]
+#: times are sums of decimal fractions
+_EPSILON_S = 1e-9
+State = Literal["active", "recovered", "failed", "skipped"]
+
+
+class Hands(ABC):
+    """What can be done to nodes from outside."""
+
+    @abstractmethod
+    def begin(self, node: int, armed: ArmedFault) -> None:
+        """Let a fault begin at a node; the node will say when it has."""
+
+    @abstractmethod
+    def heal(self, node: int, event: str, occurrence: int) -> None:
+        """Let a fault end at a node."""
+
+    @abstractmethod
+    def kill(self, node: int) -> None:
+        """Kill a node."""
+
+    @abstractmethod
+    def pause(self, node: int, event: str) -> None:
+        """Let a node stand still."""
+
+    @abstractmethod
+    def resume(self, node: int, event: str) -> None:
+        """Let a node go on."""
+
+    @abstractmethod
+    def restart(self, node: int, lose_state: bool) -> None:
+        """Start a node again that was killed."""
+
+    @abstractmethod
+    def tell(self, node: int, present: bool) -> None:
+        """Let a node's neighbours know that it takes part, or does not."""
+
+
+@dataclass(frozen=True)
+class View:
+    """The run as it stands, as far as triggers look at it."""
+
+    time_s: float
+    #: rounds that each node has completed
+    rounds: Mapping[int, int]
+    sent_bytes: int
+
+
+@dataclass
+class _Pending:
+    """A firing that has not begun, or not ended."""
+
+    firing: Firing
+    began: View | None = None
+    #: due at that time, once its other condition is met
+    due_s: float | None = None
+    held: int = 0
+
+
+@dataclass
+class Director:
+    """``write`` takes the lines of faults.jsonl."""
+
+    firings: Sequence[Firing]
+    honest: Sequence[int]
+    hands: Hands
+    write: Callable[[Mapping[str, Any]], None]
+    #: nodes that were killed and have not come back
+    dead: set[int] = field(default_factory=set)
+    _waiting: list[_Pending] = field(default_factory=list)
+    _lasting: list[_Pending] = field(default_factory=list)
+    _asked: dict[Key, Mapping[str, Any]] = field(default_factory=dict)
+    #: (time, node, whether to lose its state)
+    _restarts: list[tuple[float, int, bool, Firing]] = field(default_factory=list)
+    _states: dict[Key, set[str]] = field(default_factory=dict)
+    _metrics: dict[str, dict[int, float]] = field(default_factory=dict)
+    _left: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        for firing in self.firings:
+            self._asked[firing.key] = firing.trigger.asked()
+            if not (firing.armed or firing.awaited):
+                self._waiting.append(_Pending(firing))
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is left to do but to take down what the nodes say."""
+        return not (self._waiting or self._lasting or self._restarts)
+
+    # -- what it is told -----------------------------------------------------------------------
+
+    def next_s(self) -> float | None:
+        """When, at the latest, it wants to be called again, as far as it knows."""
+        times = [p.firing.trigger.time_s for p in self._waiting] + [p.due_s for p in self._waiting]
+        times += [at_s for at_s, *_ in self._restarts]
+        times += [
+            p.began.time_s + float(p.firing.span.time)
+            for p in self._lasting
+            if p.began is not None and p.firing.span is not None and p.firing.span.time is not None
+        ]
+        return min((time_s for time_s in times if time_s is not None), default=None)
+
+    def tick(self, view: View) -> None:
+        """Do what is due."""
+        for entry in [entry for entry in self._restarts if entry[0] <= view.time_s + _EPSILON_S]:
+            self._restarts.remove(entry)
+            self._come_back(view, *entry[1:])
+        for pending in [p for p in self._lasting if self._over(p, view)]:
+            self._end(pending, view)
+        # in the order of the file where several are due together
+        for pending in [p for p in self._waiting if self._due(p, view)]:
+            self._waiting.remove(pending)
+            self._begin(pending, view)
+
+    def row(self, row: records.Evaluation, view: View) -> None:
+        """A node was evaluated."""
+        for name, value in row.metrics.items():
+            self._metrics.setdefault(name, {})[row.node] = value
+        for pending in self._waiting:
+            when = pending.firing.trigger.when
+            if when is None or row.node not in self.honest:
+                continue
+            known = self._metrics.get(when.metric, {})
+            values = [known[node] for node in self.honest if node in known]
+            if len(values) == len([n for n in self.honest if n not in self.dead]):
+                met = when.met(statistics.fmean(values))
+                pending.held = pending.held + 1 if met else 0
+        self.tick(view)
+
+    def change(self, change: records.FaultChange, view: View) -> None:
+        """A node says that a fault has come or gone there."""
+        key = (change.event, change.occurrence)
+        if change.fault == "node.leave":
+            away = change.state == "active"
+            (self._left.add if away else self._left.discard)(change.node)
+            self.hands.tell(change.node, not away)
+        detail = json.loads(change.detail) if change.detail else {}
+        self._record(
+            key, change.fault, change.target, change.state, (change.time_s, change.round), detail
+        )
+        self.tick(view)
+
+    def arrived(self, node: int, event: str, occurrence: int, round_: int, view: View) -> None:
+        """A node is in the round in which something is to hit it, and waits."""
+        # it knows better than what was heard of it last
+        view = replace(view, rounds={**view.rounds, node: round_})
+        firing = next(f for f in self.firings if f.key == (event, occurrence))
+        self._hit(firing, node, view)
+        if firing.span is not None:
+            self._lasting.append(_Pending(_alone(firing, node), began=view))
+
+    def end(self, view: View, why: str) -> None:
+        """The run is over: heal what still lasts, and write down what never began."""
+        for pending in list(self._lasting):
+            self._end(pending, view, why)
+        reason = {"reason": f"its moment did not come before {why}"}
+        for firing in self.firings:
+            seen = {state.rpartition(":")[0] for state in self._states.get(firing.key, ())}
+            for target in firing.targets:
+                if target not in seen:
+                    self._note(firing, target, "skipped", view, reason)
+
+    # -- when ----------------------------------------------------------------------------------
+
+    def _due(self, pending: _Pending, view: View) -> bool:
+        trigger = pending.firing.trigger
+        if trigger.time_s is not None:
+            return view.time_s + _EPSILON_S >= trigger.time_s
+        if trigger.sent_bytes is not None:
+            return view.sent_bytes >= trigger.sent_bytes
+        if trigger.when is not None:
+            return pending.held >= trigger.when.hold
+        if trigger.after is not None:
+            states = self._states.get((trigger.after.event, 0), set())
+            if pending.due_s is None and any(s.endswith(trigger.after.state) for s in states):
+                pending.due_s = view.time_s + float(trigger.after.delay)
+            return pending.due_s is not None and view.time_s + _EPSILON_S >= pending.due_s
+        return self._round(trigger, view) >= (trigger.round or 0)
+
+    def _round(self, trigger: Trigger, view: View) -> float:
+        """The round that counts: of the live nodes."""
+        rounds = [r for node, r in view.rounds.items() if node not in self.dead] or [0]
+        if trigger.of == "any":
+            return max(rounds)
+        return min(rounds) if trigger.of == "min" else statistics.median(rounds)
+
+    def _over(self, pending: _Pending, view: View) -> bool:
+        span, began = pending.firing.span, pending.began
+        if span is None or began is None:
+            return False
+        if span.time is not None:
+            return view.time_s + _EPSILON_S >= began.time_s + float(span.time)
+        if span.bytes is not None:
+            return view.sent_bytes >= began.sent_bytes + int(span.bytes)
+        trigger = pending.firing.trigger
+        return self._round(trigger, view) >= self._round(trigger, began) + (span.rounds or 0)
+
+    # -- what it does --------------------------------------------------------------------------
+
+    def _begin(self, pending: _Pending, view: View) -> None:
+        firing = pending.firing
+        pending.began = view
+        if firing.fault.scope == "run":
+            self._note(firing, "run", "active", view, {})
+            return
+        for node in firing.nodes:
+            if firing.outside:
+                self._hit(firing, node, view)
+            elif node in self.dead:
+                self._skip(firing, node, view)
+            else:
+                self.hands.begin(node, firing.at(node, now=True))
+        if firing.fault.lasting and (firing.outside or not firing.own_end):
+            self._lasting.append(pending)
+
+    def _hit(self, firing: Firing, node: int, view: View) -> None:
+        """Bring about a fault from outside."""
+        fault = firing.fault
+        if node in self.dead:
+            self._skip(firing, node, view)
+        elif isinstance(fault, NodeCrash):
+            self.dead.add(node)
+            self.hands.kill(node)
+            self._note(firing, str(node), "active", view, {"how": "SIGKILL"})
+            if fault.restart_after is not None:
+                back_s = view.time_s + float(fault.restart_after)
+                self._restarts.append((back_s, node, fault.lose_state, firing))
+        elif isinstance(fault, NodePause):
+            self.hands.pause(node, firing.event)
+            self._note(firing, str(node), "active", view, {"how": "SIGSTOP"})
+
+    def _skip(self, firing: Firing, node: int, view: View) -> None:
+        detail = {"reason": "the node is dead"}
+        for target in firing.targets:
+            if target == str(node) or target.startswith(f"{node}->"):
+                self._note(firing, target, "skipped", view, detail)
+
+    def _end(self, pending: _Pending, view: View, why: str | None = None) -> None:
+        if pending in self._lasting:
+            self._lasting.remove(pending)
+        firing = pending.firing
+        detail = {} if why is None else {"why": why}
+        for node in firing.nodes:
+            if node in self.dead:
+                continue
+            if firing.outside:
+                self.hands.resume(node, firing.event)
+                if firing.awaited:
+                    # the node has been waiting for this since it arrived
+                    self.hands.heal(node, *firing.key)
+                self._note(firing, str(node), "recovered", view, detail)
+            else:
+                self.hands.heal(node, *firing.key)
+
+    def _come_back(self, view: View, node: int, lose_state: bool, firing: Firing) -> None:
+        self.hands.restart(node, lose_state)
+        self.dead.discard(node)
+        self._note(firing, str(node), "recovered", view, {"lose_state": lose_state})
+
+    def _note(
+        self, firing: Firing, target: str, state: State, view: View, detail: Mapping[str, Any]
+    ) -> None:
+        """Write down what was done here."""
+        round_ = view.rounds.get(int(target)) if target.isdecimal() else None
+        at = (view.time_s, round_)
+        self._record(firing.key, firing.fault.kind, target, state, at, detail)
+
+    def _record(
+        self,
+        key: Key,
+        fault: str,
+        target: str,
+        state: str,
+        at: tuple[float, int | None],
+        detail: Mapping[str, Any],
+    ) -> None:
+        self._states.setdefault(key, set()).add(f"{target}:{state}")
+        line = {"event": key[0], "occurrence": key[1], "fault": fault, "target": target}
+        line |= {"state": state, "time_s": round(at[0], 6), "round": at[1]}
+        self.write(line | {"asked": self._asked.get(key), "detail": dict(detail)})
+
+
+def _alone(firing: Firing, node: int) -> Firing:
+    """The part of a firing that hits one node."""
+    return replace(firing, nodes=(node,))

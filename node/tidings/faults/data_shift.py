@@ -1,0 +1,26 @@
+"""Data that drifts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tidings.faults.base import Fault, Heal, Site, faults
+
+
+@faults.register("data.shift")
+@dataclass(frozen=True)
+class DataShift(Fault):
+    """The features of the node's training samples are moved by ``size``, in standard deviations of
+    each feature over the node's share, in one random direction."""
+
+    size: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Some way."""
+        if self.size <= 0:
+            raise ValueError("size must be above zero")
+
+    def begin(self, site: Site, targets: Sequence[int]) -> Heal:
+        """Move them."""
+        return site.disturb("shift", self.size)

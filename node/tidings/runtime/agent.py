@@ -1,0 +1,145 @@
+"""A node's own faults: begun at its own time or round, or on command, and healed again.
+
+What a node can do to itself it does itself, at its own moment: a fault of a round begins and ends
+with that round on every transport, and it needs no coordinator to end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tidings.faults.base import Fault, Heal, OutsideFault
+from tidings.runtime.plan import ArmedFault
+from tidings.runtime.site import NodeSite
+from tidings.runtime.world import World
+from tidings.v1 import records_pb2 as records
+
+Key = tuple[str, int]
+
+
+@dataclass
+class _Active:
+    """A fault that is there now, on one target."""
+
+    armed: ArmedFault
+    target: str
+    heal: Heal
+    began_round: int
+    timer: asyncio.TimerHandle | None = None
+    #: whether what becomes of it is this node's to tell
+    recorded: bool = True
+
+
+@dataclass
+class FaultAgent:
+    """The faults of one node. ``site(event, timed)`` is the node as an event finds it."""
+
+    node: int
+    world: World
+    site: Callable[[str, bool], NodeSite]
+    _waiting: list[ArmedFault] = field(default_factory=list)
+    _timers: list[asyncio.TimerHandle] = field(default_factory=list)
+    _active: dict[Key, list[_Active]] = field(default_factory=dict)
+    _round: int = 0
+
+    def arm(self, faults: Sequence[ArmedFault]) -> None:
+        """Keep in mind what is to begin at a time or in a round."""
+        for armed in faults:
+            if armed.at_s is not None:
+                self._timers.append(self._later(armed.at_s - self._now_s, self.begin, armed))
+            else:
+                self._waiting.append(armed)
+
+    def entered(self, round_: int) -> None:
+        """The node begins a round: first what ends with it, then what begins with it."""
+        self._round = round_
+        for key, active in list(self._active.items()):
+            span = active[0].armed.for_rounds
+            if span is not None and round_ >= active[0].began_round + span:
+                self.heal(*key)
+        due = [armed for armed in self._waiting if (armed.at_round or 0) <= round_]
+        for armed in due:
+            self._waiting.remove(armed)
+            self.begin(armed)
+
+    def begin(self, armed: ArmedFault) -> None:
+        """Begin a fault now; what cannot be done is recorded as failed."""
+        key = (armed.event, armed.occurrence)
+        fault = Fault.parse(armed.fault)
+        if isinstance(fault, OutsideFault):
+            # the rest is up to who brings it about
+            heal = self.site(_name(key), False).stand_still()
+            self._active[key] = [_Active(armed, str(self.node), heal, self._round, recorded=False)]
+            self.world.arrived(armed, self._round)
+            return
+        for target, targets in self._split(fault, armed):
+            site = self.site(_name(key), armed.at_round is None)
+            try:
+                heal = fault.begin(site, targets)
+            except (NotImplementedError, OSError, ValueError) as error:
+                self._record(armed, target, "failed", {"reason": str(error)})
+                continue
+            self._record(armed, target, "active", {})
+            if not fault.lasting:
+                continue
+            self._active.setdefault(key, []).append(_Active(armed, target, heal, self._round))
+        if key in self._active and armed.for_s is not None:
+            self._active[key][0].timer = self._later(armed.for_s, self.heal, *key)
+
+    def heal(self, event: str, occurrence: int, why: str | None = None) -> None:
+        """End a fault, if it is there."""
+        for active in self._active.pop((event, occurrence), ()):
+            if active.timer is not None:
+                active.timer.cancel()
+            detail = dict(active.heal()) | ({} if why is None else {"why": why})
+            if active.recorded:
+                self._record(active.armed, active.target, "recovered", detail)
+
+    def heal_all(self, why: str) -> None:
+        """End all faults, and begin no more."""
+        for timer in self._timers:
+            timer.cancel()
+        self._waiting.clear()
+        for key in list(self._active):
+            self.heal(*key, why)
+
+    @property
+    def _now_s(self) -> float:
+        return self.world.clock.now_s
+
+    def _later(self, delay_s: float, what: Callable[..., None], *args: Any) -> asyncio.TimerHandle:
+        loop = asyncio.get_running_loop()
+        return loop.call_later(max(0.0, delay_s) * self.world.time_scale, what, *args)
+
+    def _split(self, fault: Fault, armed: ArmedFault) -> list[tuple[str, tuple[int, ...]]]:
+        """The targets as they are recorded, each with what its fault is told."""
+        if fault.scope == "link":
+            return [(f"{self.node}->{peer}", (peer,)) for peer in armed.targets]
+        return [(str(self.node), armed.targets)]
+
+    def _record(
+        self, armed: ArmedFault, target: str, state: str, detail: Mapping[str, Any]
+    ) -> None:
+        self.world.fault(
+            records.FaultChange(
+                node=self.node,
+                event=armed.event,
+                occurrence=armed.occurrence,
+                fault=armed.fault["kind"],
+                target=target,
+                state=state,
+                time_s=self._now_s,
+                round=self._round,
+                detail=json.dumps(detail),
+            )
+        )
+
+
+def _name(key: Key) -> str:
+    """An event's name, by which its draws differ from those of its other occurrences."""
+    event, occurrence = key
+    return event if occurrence == 0 else f"{event}#{occurrence}"

@@ -1,0 +1,48 @@
+"""A node's own clock, which faults may set wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tidings.api.node import Clock
+from tidings.units import NS_PER_S
+
+
+@dataclass(frozen=True)
+class _Skew:
+    since_ns: int
+    offset_ns: int
+    drift: float
+
+
+class SkewedClock:
+    """Shows another clock's time plus what its skews make of it."""
+
+    def __init__(self, true: Clock) -> None:
+        self._true = true
+        self._skews: dict[str, _Skew] = {}
+
+    def skew(self, event: str, offset_s: float, drift: float) -> None:
+        """Be ``offset_s`` ahead from now on, and gain ``drift`` seconds per second."""
+        self._skews[event] = _Skew(self._true.now_ns, round(offset_s * NS_PER_S), drift)
+
+    def mend(self, event: str) -> None:
+        """Undo one skew: the clock jumps back."""
+        self._skews.pop(event, None)
+
+    @property
+    def rate(self) -> float:
+        """Seconds that it shows per true second."""
+        return 1.0 + sum(skew.drift for skew in self._skews.values())
+
+    @property
+    def now_ns(self) -> int:
+        """Nanoseconds since the start, as this clock has it."""
+        now_ns = self._true.now_ns
+        wrong = (s.offset_ns + s.drift * (now_ns - s.since_ns) for s in self._skews.values())
+        return now_ns + round(sum(wrong))
+
+    @property
+    def now_s(self) -> float:
+        """Seconds since the start, as this clock has it."""
+        return self.now_ns / NS_PER_S

@@ -1,0 +1,137 @@
+"""A node as a fault finds it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tidings.faults.base import Heal, Striker, nothing
+from tidings.links.layers import Layer, compose
+from tidings.runtime.plan import AttackPlan
+from tidings.runtime.strikes import Cut
+
+if TYPE_CHECKING:
+    from tidings.runtime.node import RuntimeNode
+    from tidings.runtime.world import World
+
+
+@dataclass
+class NodeSite:
+    """The node, for one event; ``timed``: it begins at a point in time, not with a round."""
+
+    node: RuntimeNode
+    world: World
+    event: str
+    timed: bool
+
+    def lay(self, targets: Sequence[int], layer: Layer) -> Heal:
+        """As Site.lay."""
+        if self.node.plan.enforce == "kernel":
+            raise NotImplementedError("these links are the kernel's, set before the run")
+        for target in targets:
+            self.node.layers.setdefault(target, {})[self.event] = layer
+            self._reshape(target)
+
+        def heal() -> Mapping[str, Any]:
+            for target in targets:
+                self.node.layers[target].pop(self.event, None)
+                self._reshape(target)
+            return {}
+
+        return heal
+
+    def _reshape(self, target: int) -> None:
+        base = self.node.plan.paced_links[target]
+        shape = compose(base, self.node.layers[target].values())
+        self.world.transport.reshape(target, shape)
+
+    def strike(self, targets: Sequence[int], fresh: Callable[[], Striker]) -> Heal:
+        """As Site.strike; one target at a time."""
+        (target,) = targets
+        return self.node.strikes.begin(target, self.event, fresh)
+
+    def cut(self, targets: Sequence[int], reject: bool) -> Heal:
+        """As Site.cut."""
+        heal = self.strike(targets, lambda: Cut(reject))
+        if self.timed:
+            self.world.transport.discard(targets[0], self.event)
+        return heal
+
+    def reset(self, targets: Sequence[int]) -> Heal:
+        """As Site.reset."""
+        for target in targets:
+            self.world.transport.reset(target)
+        return nothing
+
+    def slow(self, factor: float) -> Heal:
+        """As Site.slow."""
+        self.node.slowness[self.event] = factor
+        return self._forget(self.node.slowness)
+
+    def skew(self, offset_s: float, drift: float) -> Heal:
+        """As Site.skew."""
+        self.node.clock.skew(self.event, offset_s, drift)
+
+        def heal() -> Mapping[str, Any]:
+            self.node.clock.mend(self.event)
+            return {}
+
+        return heal
+
+    def attack(self, config: Mapping[str, Any], attackers: Sequence[int]) -> Heal:
+        """As Site.attack."""
+        before = self.node.turn(AttackPlan(config=dict(config), attackers=tuple(attackers)))
+
+        def heal() -> Mapping[str, Any]:
+            self.node.turn(before)
+            return {}
+
+        return heal
+
+    def disturb(self, kind: str, strength: float) -> Heal:
+        """As Site.disturb."""
+        raise NotImplementedError("this problem's data cannot be disturbed")
+
+    def stress(self, workers: int, memory_bytes: int) -> Heal:
+        """As Site.stress; the load ends with the node, whatever ends that."""
+        if not self.world.native:
+            raise NotImplementedError("there is no load in virtual time")
+        from tidings.runtime.stress import load
+
+        return load(workers, memory_bytes)
+
+    def fail_store(self, reason: str) -> Heal:
+        """As Site.fail_store."""
+        raise NotImplementedError("this node writes no checkpoints")
+
+    def leave(self) -> Heal:
+        """As Site.leave."""
+        return self._close(deaf=True)
+
+    def stand_still(self) -> Heal:
+        """Let the node wait, and what arrives with it."""
+        return self._close(deaf=False)
+
+    def _close(self, deaf: bool) -> Heal:
+        self.node.gate.close(self.event, deaf)
+
+        def heal() -> Mapping[str, Any]:
+            self.node.gate.open(self.event)
+            return {}
+
+        return heal
+
+    def later(self, delay_s: float, what: Callable[[], None]) -> Callable[[], None]:
+        """As Site.later."""
+        loop = asyncio.get_running_loop()
+        handle = loop.call_later(delay_s * self.world.time_scale, what)
+        return handle.cancel
+
+    def _forget(self, there: dict[str, float]) -> Heal:
+        def heal() -> Mapping[str, Any]:
+            there.pop(self.event, None)
+            return {}
+
+        return heal

@@ -1,0 +1,110 @@
+"""Faults of real processes: killed, frozen, cut off, put under load, and nothing left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.runs import lines, result, tidings
+
+pytestmark = pytest.mark.process
+
+BASE = """
+name: faulty
+nodes: 4
+topology: {kind: ring}
+network: {rate: 50Mbit/s, delay: 2ms, tolerance: {delay: 50ms, rate: 50%}}
+problem: {kind: digits, hidden: 16}
+protocol: {kind: d_psgd, lr: 0.1}
+wait: {for: live, timeout: 5s}
+stop: {rounds: 60}
+evaluate: {every: 10}
+"""
+
+
+def ran(
+    path: Path, *events: str, code: int = 0, **changed: str
+) -> tuple[dict[str, Any], list[dict[str, Any]], Path]:
+    """A run with those events: its result, the lines of faults.jsonl, its directory."""
+    text = "\n".join(
+        next(
+            (f"{key}: {value}" for key, value in changed.items() if line.startswith(f"{key}:")),
+            line,
+        )
+        for line in BASE.split("\n")
+    )
+    file, out = path / "f.yaml", path / "run"
+    file.write_text(text + "faults:\n" + "".join(f"  - {event}\n" for event in events))
+    done = tidings("run", str(file), "--out", str(out))
+    assert done.returncode == code, done.stderr + done.stdout
+    return result(out), lines(out, "faults"), out
+
+
+def test_a_killed_node_and_the_others_go_on(tmp_path: Path) -> None:
+    found, changes, out = ran(tmp_path, "{id: dead, fault: node.crash, on: 2, at: {round: 20}}")
+    assert (found["run"], found["faults"]) == ("completed", "all")
+    assert [(line["state"], line["target"], line["round"]) for line in changes] == [
+        ("active", "2", 20)
+    ]
+    (death,) = [event for event in lines(out, "events") if event["event"] == "died"]
+    assert death["how"] == "killed by SIGKILL"
+    assert found["weights_sha256"][2] is None
+    arrivals = lines(out, "nodes")[1]["arrivals"]
+    assert arrivals["2"]["messages"] <= 20
+    assert arrivals["0"]["messages"] == 60
+
+
+def test_a_frozen_node_goes_on_where_it_stood(tmp_path: Path) -> None:
+    found, changes, _ = ran(
+        tmp_path,
+        "{id: ice, fault: node.pause, on: [1, 3], at: {round: 20}, for: 500ms}",
+        wait="{for: all, timeout: 60s}",
+    )
+    assert (found["run"], found["faults"]) == ("completed", "all")
+    assert sorted(line["state"] for line in changes) == ["active"] * 2 + ["recovered"] * 2
+    assert found["rounds"] == 60
+
+
+def test_faults_that_only_the_coordinator_can_time(tmp_path: Path) -> None:
+    found, changes, _ = ran(
+        tmp_path,
+        "{id: far, fault: link.cut, on: 0->1, at: {bytes: 9kB}, for: {bytes: 2MB}}",
+        "{id: good, fault: mark, at: {accuracy: 30%}}",
+        "{id: then, fault: node.slow, on: 1, with: {factor: 2}, after: {event: far}, for: 100ms}",
+        "{id: half, fault: byz.sign_flip, on: 3, at: {round: 40, of: median}}",
+        stop="{rounds: 150}",
+    )
+    assert found["faults"] == "all", found["faults_applied"]
+    by = {(line["event"], line["state"]): line for line in changes}
+    assert by["far", "active"]["time_s"] <= by["then", "active"]["time_s"]
+    assert by["far", "recovered"]["detail"]["messages"] > 0
+    assert by["half", "active"]["round"] >= 30
+
+
+def test_connections_break_and_come_back(tmp_path: Path) -> None:
+    found, changes, out = ran(
+        tmp_path,
+        "{id: rst, fault: link.reset, on: 0->1, every: 200ms, times: 3, at: 200ms}",
+        stop="{time: 3s}",
+        wait="{for: all, timeout: 300ms}",
+    )
+    assert found["faults"] == "all"
+    assert [line["state"] for line in changes] == ["active"] * 3
+    (link,) = [one for one in lines(out, "links") if (one["source"], one["target"]) == (0, 1)]
+    assert link["reconnects"] >= 1
+
+
+def test_load_beside_a_node(tmp_path: Path) -> None:
+    event = "{id: load, fault: node.stress, on: 1, with: {memory: 32MiB}, from: 0s, to: 300ms}"
+    found, changes, _ = ran(tmp_path, event)
+    assert found["faults"] == "all"
+    assert changes[-1]["detail"]["processes"] == 1
+
+
+def test_what_the_launcher_cannot_do_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text(BASE + "faults:\n  - {id: a, fault: link.reset, on: 0->1}\n")
+    done = tidings("check", str(file), "--launcher", "simulator")
+    assert done.returncode == 2
+    assert "faults.0.fault: the launcher 'simulator' cannot break connections" in done.stderr

@@ -1,0 +1,287 @@
+"""Every fault at work in virtual time, with what it does counted exactly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.runs import lines
+
+from tidings_coordinator.control.watch import Watcher
+from tidings_coordinator.experiment.load import loads
+from tidings_coordinator.running import Outcome, run_experiment
+
+pytestmark = pytest.mark.sim
+
+BASE = """
+name: faulty
+nodes: 6
+topology: {kind: ring}
+network: {rate: 20Mbit/s, delay: 5ms}
+problem: {kind: quadratic, dim: 200}
+protocol: {kind: d_psgd, lr: 0.05}
+compute: {simulated: 1ms}
+wait: {for: all, timeout: 100ms}
+stop: {rounds: 30}
+evaluate: {every: 5}
+launcher: {kind: simulator}
+monitor: {serve: false}
+"""
+
+
+def ran(path: Path, *events: str, **changed: str) -> tuple[Outcome, list[dict[str, Any]]]:
+    """Run with those events; the outcome, and the lines of faults.jsonl."""
+    text = BASE
+    for key, value in changed.items():
+        text = "\n".join(
+            f"{key}: {value}" if line.startswith(f"{key}:") else line for line in text.split("\n")
+        )
+    text += "faults:\n" + "".join(f"  - {event}\n" for event in events)
+    outcome = run_experiment(loads(text, "f.yaml"), text, path / "run", Watcher(), path)
+    assert outcome.result["run"] == "completed", outcome.result["reason"]
+    return outcome, lines(outcome.directory, "faults")
+
+
+def links(outcome: Outcome) -> dict[tuple[int, int], dict[str, Any]]:
+    return {(line["source"], line["target"]): line for line in lines(outcome.directory, "links")}
+
+
+def refused(outcome: Outcome, node: int) -> dict[str, int]:
+    return lines(outcome.directory, "nodes")[node]["refused"]
+
+
+def arrived(outcome: Outcome, source: int, target: int) -> int:
+    return lines(outcome.directory, "nodes")[target]["arrivals"][str(source)]["messages"]
+
+
+def states(found: list[dict[str, Any]]) -> list[str]:
+    return [line["state"] for line in found]
+
+
+def test_a_cut_by_rounds_loses_exactly_the_messages_of_those_rounds(tmp_path: Path) -> None:
+    event = "{id: cut, fault: link.cut, on: 0->1, at: {round: 10}, for: {rounds: 5}}"
+    outcome, found = ran(tmp_path, event)
+    assert states(found) == ["active", "recovered"]
+    assert [line["round"] for line in found] == [10, 15]
+    link = links(outcome)[0, 1]
+    assert link["faulted"] == {"cut": {"messages": 5, "bytes": found[1]["detail"]["bytes"]}}
+    assert link["messages"] == 30
+    assert arrived(outcome, 0, 1) == 25
+    assert outcome.result["faults"] == "all"
+    assert outcome.exit_code == 0
+
+
+def test_a_rejecting_cut_tells_the_sender(tmp_path: Path) -> None:
+    event = "{id: cut, fault: link.cut, on: 0->1, with: {mode: reject}, at: {round: 10}}"
+    outcome, found = ran(tmp_path, event)
+    assert refused(outcome, 0)["rejected"] == found[-1]["detail"]["affected"] == 20
+    # what was refused was never handed to the link
+    assert links(outcome)[0, 1]["messages"] == 10
+
+
+def test_a_cut_at_a_time_takes_what_has_not_begun_to_leave(tmp_path: Path) -> None:
+    # each message takes 0.4 s on its link: in the second at which it is cut, one is on its way and
+    # the next ones wait
+    event = "{id: cut, fault: link.cut, on: 0->1, at: 1s}"
+    outcome, found = ran(
+        tmp_path, event, network="{rate: 16kbit/s}", protocol="{kind: ad_psgd, lr: 0.05}",
+        stop="{time: 3s}", evaluate="{every: 1s}", wait="{timeout: 500ms}",
+    )  # fmt: skip
+    link = links(outcome)[0, 1]
+    assert link["faulted"]["cut"]["messages"] >= found[-1]["detail"]["affected"]
+    assert arrived(outcome, 0, 1) + link["faulted"]["cut"]["messages"] <= link["messages"]
+
+
+def test_a_partition_cuts_both_ways_and_nothing_else(tmp_path: Path) -> None:
+    with_ = "with: {groups: [[0, 1, 2]]}"
+    event = f"{{id: split, fault: net.partition, {with_}, at: {{round: 3}}, for: {{rounds: 4}}}}"
+    outcome, found = ran(tmp_path, event)
+    cut = {(2, 3), (3, 2), (0, 5), (5, 0)}
+    for arc, link in links(outcome).items():
+        assert link["faulted"].get("split", {"messages": 0})["messages"] == (4 if arc in cut else 0)
+    assert len(found) == 8
+
+
+def test_loss_duplicates_and_corruption_are_counted_apart(tmp_path: Path) -> None:
+    outcome, found = ran(
+        tmp_path,
+        "{id: loss, fault: link.loss, on: 0->1, with: {p: 0.5}}",
+        "{id: twice, fault: link.duplicate, on: 1->2, with: {p: 0.5}}",
+        "{id: wrong, fault: link.corrupt, on: 2->3, with: {p: 0.5, bits: 3}}",
+        "{id: short, fault: msg.truncate, on: 3->4, with: {p: 0.5, message: Weights}}",
+    )
+    detail = {line["event"]: line["detail"] for line in found if line["state"] == "recovered"}
+    assert all(5 <= each["affected"] <= 25 for each in detail.values())
+    assert {each["messages"] for each in detail.values()} == {30}
+    by = links(outcome)
+    assert by[0, 1]["faulted"]["loss"]["messages"] == detail["loss"]["affected"]
+    assert arrived(outcome, 0, 1) == 30 - detail["loss"]["affected"]
+    assert by[1, 2]["duplicated"]["messages"] == detail["twice"]["affected"]
+    assert by[1, 2]["messages"] == 30
+    assert arrived(outcome, 1, 2) == 30 + detail["twice"]["affected"]
+    nodes = lines(outcome.directory, "nodes")
+    short = nodes[4]["arrivals"]["3"]
+    assert short["refused"]["messages"] == detail["short"]["affected"]
+    assert short["messages"] == 30 - detail["short"]["affected"]
+    wrong = nodes[3]["arrivals"]["2"]
+    assert wrong["messages"] + wrong["refused"]["messages"] == 30
+
+
+def test_the_same_schedule_has_the_same_effect_every_time(tmp_path: Path) -> None:
+    events = (
+        "{id: loss, fault: link.loss, on: random(50%), with: {p: 0.3}}",
+        "{id: late, fault: link.reorder, on: all, with: {p: 0.1, by: 50ms}, from: 10ms, to: 200ms}",
+        "{id: old, fault: msg.replay, on: all, with: {p: 0.1}}",
+        "{id: slow, fault: node.slow, on: random(2), with: {factor: 4}, at: {round: 5}}",
+    )
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first, _ = ran(tmp_path / "a", *events)
+    second, _ = ran(tmp_path / "b", *events)
+    assert first.result["trace_hash"] == second.result["trace_hash"]
+    assert first.result["weights_sha256"] == second.result["weights_sha256"]
+
+
+def test_replayed_messages_come_late_and_are_dropped(tmp_path: Path) -> None:
+    outcome, found = ran(tmp_path, "{id: old, fault: msg.replay, on: 0->1}")
+    assert found[-1]["detail"]["affected"] == 29
+    # the last one comes when nobody listens any more
+    assert refused(outcome, 1)["late"] == 28
+    clean, _ = ran(tmp_path / "clean", "{id: mark, fault: mark}")
+    assert clean.result["weights_sha256"] == outcome.result["weights_sha256"]
+
+
+def test_a_slower_link_takes_longer_and_goes_back(tmp_path: Path) -> None:
+    plain, _ = ran(tmp_path / "plain", "{id: mark, fault: mark}")
+    event = (
+        "{id: far, fault: link.shape, on: 0<->1, with: {delay: 50ms}, "
+        "at: {round: 10}, for: {rounds: 10}}"
+    )
+    slow, _ = ran(tmp_path / "slow", event)
+    longer_s = slow.result["time_s"] - plain.result["time_s"]
+    # ten rounds take 50 ms longer for those who wait for that link, and everyone comes to
+    assert longer_s == pytest.approx(0.5, abs=0.05)
+    assert slow.result["weights_sha256"] == plain.result["weights_sha256"]
+
+
+def test_a_trace_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("time,rate,delay\n0s,,80ms\n400ms,,0ms\n")
+    plain, _ = ran(tmp_path / "plain", "{id: mark, fault: mark}")
+    file = tmp_path / "t.csv"
+    traced, found = ran(
+        tmp_path / "traced", f"{{id: t, fault: link.trace, on: all, with: {{file: {file}}}}}"
+    )
+    # the first rounds take 86 ms instead of 6 until 0.4 s have passed
+    assert 0.3 < traced.result["time_s"] - plain.result["time_s"] < 0.5
+    assert states(found)[:12] == ["active"] * 12
+
+
+def test_a_flapping_link(tmp_path: Path) -> None:
+    event = (
+        "{id: flap, fault: link.flap, on: 0->1, with: {period: 200ms, down: 25%}, from: 0s, to: 1s}"
+    )
+    outcome, found = ran(tmp_path, event, stop="{rounds: 100}")
+    detail = found[-1]["detail"]
+    assert detail["affected"] == links(outcome)[0, 1]["faulted"]["flap"]["messages"] > 0
+    assert found[-1]["time_s"] == 1.0
+
+
+def test_stragglers_hold_up_who_waits_for_them(tmp_path: Path) -> None:
+    plain, _ = ran(tmp_path / "plain", "{id: mark, fault: mark}")
+    event = (
+        "{id: slow, fault: node.slow, on: 2, with: {factor: 51}, "
+        "at: {round: 10}, for: {rounds: 10}}"
+    )
+    slow, _ = ran(tmp_path / "slow", event)
+    assert slow.result["time_s"] - plain.result["time_s"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_byzantine_turn(tmp_path: Path) -> None:
+    plain, _ = ran(tmp_path / "plain", "{id: mark, fault: mark}")
+    turned, found = ran(
+        tmp_path / "turned", "{id: turn, fault: byz.sign_flip, on: 3, at: {round: 28}}"
+    )
+    assert states(found) == ["active", "recovered"]
+    assert plain.result["weights_sha256"] != turned.result["weights_sha256"]
+    healed, _ = ran(
+        tmp_path / "healed",
+        "{id: turn, fault: byz.sign_flip, on: 3, at: {round: 0}, for: {rounds: 30}}",
+    )
+    assert healed.result["weights_sha256"] != turned.result["weights_sha256"]
+
+
+def test_a_crash_in_a_round_and_the_others_go_on(tmp_path: Path) -> None:
+    outcome, found = ran(tmp_path, "{id: dead, fault: node.crash, on: 2, at: {round: 10}}")
+    assert states(found) == ["active"]
+    assert found[0]["round"] == 10
+    assert outcome.result["faults"] == "all"
+    assert outcome.result["weights_sha256"][2] is None
+    assert arrived(outcome, 2, 1) == 10
+    # an intended death is not a failure
+    assert outcome.exit_code == 0
+
+
+def test_a_pause_holds_a_node_still_for_as_long_as_asked(tmp_path: Path) -> None:
+    outcome, found = ran(tmp_path, "{id: p, fault: node.pause, on: 2, at: {round: 10}, for: 70ms}")
+    began, ended = found
+    assert ended["time_s"] - began["time_s"] == pytest.approx(0.07, abs=1e-6)
+    plain, _ = ran(tmp_path / "plain", "{id: mark, fault: mark}")
+    assert outcome.result["time_s"] - plain.result["time_s"] == pytest.approx(0.07, abs=0.02)
+    assert outcome.result["weights_sha256"] == plain.result["weights_sha256"]
+
+
+def test_who_leaves_sends_nothing_and_comes_back(tmp_path: Path) -> None:
+    outcome, found = ran(
+        tmp_path,
+        "{id: away, fault: node.leave, on: 2, from: 60ms, to: 400ms}",
+        wait="{for: live, timeout: 50ms}",
+        stop="{rounds: 100}",
+    )
+    assert states(found) == ["active", "recovered"]
+    assert refused(outcome, 2)["away"] > 0
+
+
+def test_a_wrong_clock_is_wrong_for_the_protocol_only(tmp_path: Path) -> None:
+    plain, _ = ran(
+        tmp_path / "plain", "{id: mark, fault: mark}", protocol="{kind: dadao, unit: 100ms}",
+        stop="{time: 2s}", evaluate="{every: 500ms}",
+    )  # fmt: skip
+    skewed, _ = ran(
+        tmp_path / "skewed",
+        "{id: clock, fault: node.clock, on: 1, with: {drift_ppm: 200000.0}, at: 500ms}",
+        protocol="{kind: dadao, unit: 100ms}", stop="{time: 2s}", evaluate="{every: 500ms}",
+    )  # fmt: skip
+    assert plain.result["trace_hash"] != skewed.result["trace_hash"]
+    times = [row["time_s"] for row in lines(skewed.directory, "series") if row["node"] == 1]
+    assert max(times) <= 2.01
+
+
+def test_marks_conditions_and_chains(tmp_path: Path) -> None:
+    _, found = ran(
+        tmp_path,
+        "{id: far, fault: mark, with: {text: bytes}, at: {bytes: 100kB}}",
+        "{id: low, fault: link.cut, on: 0->1, when: {metric: loss, '<=': 1000.0}, for: 20ms}",
+        "{id: then, fault: mark, after: {event: low, state: recovered, delay: 10ms}}",
+        "{id: never, fault: mark, at: {bytes: 1GB}}",
+        "{id: ten, fault: mark, at: {round: 10}}",
+    )
+    by = {(line["event"], line["state"]): line for line in found}
+    assert by["then", "active"]["time_s"] == pytest.approx(
+        by["low", "recovered"]["time_s"] + 0.01, abs=1e-3
+    )
+    assert ("far", "active") in by
+    assert ("ten", "active") in by
+    assert by["never", "skipped"]["detail"]["reason"].startswith("its moment did not come")
+
+
+def test_a_fault_that_did_not_happen_is_not_a_pass(tmp_path: Path) -> None:
+    outcome, found = ran(
+        tmp_path, "{id: reset, fault: link.cut, on: 0->1, at: 1h}", "{id: m, fault: mark}"
+    )
+    assert states(found) == ["active", "skipped"]
+    assert outcome.result["faults"] == "partial"
+    assert outcome.exit_code == 4
+    (cut, _) = json.loads((outcome.directory / "result.json").read_text())["faults_applied"]
+    assert (cut["event"], cut["targets"], cut["active"]) == ("reset", 1, 0)
