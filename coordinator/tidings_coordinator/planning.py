@@ -149,7 +149,9 @@ def _plan(experiment: Experiment, run: str) -> RunPlan:
         )
         for node in range(nodes)
     )
-    planned = RunPlan(run, experiment, schedule, roles, topology.layout(union), plans, firings)
+    planned = RunPlan(
+        run, experiment, schedule, roles, topology.layout(union), plans, firings=firings
+    )
     _check_problem(planned)
     _check_attack(planned)
     demands.check(experiment)

@@ -108,3 +108,16 @@ def test_what_the_launcher_cannot_do_is_refused(tmp_path: Path) -> None:
     done = tidings("check", str(file), "--launcher", "simulator")
     assert done.returncode == 2
     assert "faults.0.fault: the launcher 'simulator' cannot break connections" in done.stderr
+
+
+def test_a_node_is_killed_and_comes_back(tmp_path: Path) -> None:
+    found, changes, out = ran(
+        tmp_path,
+        "{id: dead, fault: node.crash, on: 2, at: {round: 20}, with: {restart_after: 300ms}}",
+        stop="{time: 12s}",
+        evaluate="{every: 1s}",
+    )
+    assert [line["state"] for line in changes] == ["active", "recovered"]
+    assert (found["run"], found["faults"]) == ("completed", "all")
+    assert None not in found["weights_sha256"]
+    assert [event["event"] for event in lines(out, "events")].count("returned") == 1

@@ -285,3 +285,40 @@ def test_a_fault_that_did_not_happen_is_not_a_pass(tmp_path: Path) -> None:
     assert outcome.exit_code == 4
     (cut, _) = json.loads((outcome.directory / "result.json").read_text())["faults_applied"]
     assert (cut["event"], cut["targets"], cut["active"]) == ("reset", 1, 0)
+
+
+def test_a_crashed_node_comes_back_to_the_faults_that_hold_for_it(tmp_path: Path) -> None:
+    outcome, found = ran(
+        tmp_path,
+        "{id: dead, fault: node.crash, on: 2, at: {round: 10}, with: {restart_after: 60ms}}",
+        "{id: loss, fault: link.loss, on: 2->3, with: {p: 1.0}, at: {round: 5}}",
+        "{id: past, fault: link.loss, on: 2->1, with: {p: 1.0}, at: {round: 5}, for: {rounds: 3}}",
+        stop="{rounds: 60}",
+        wait="{for: live, timeout: 100ms}",
+    )
+    by = [(line["event"], line["target"], line["state"]) for line in found]
+    assert by.count(("dead", "2", "active")) == 1
+    assert by.count(("dead", "2", "recovered")) == 1
+    # the loss is there again when the node is, the one that was over is not
+    assert by.count(("loss", "2->3", "active")) == 2
+    assert by.count(("past", "2->1", "active")) == 1
+    assert outcome.result["faults"] == "all"
+    assert None not in outcome.result["weights_sha256"]
+    # before the loss began, and the handshake of the return before the first round after it
+    assert arrived(outcome, 2, 3) <= 5 + 2
+    assert arrived(outcome, 2, 1) > 40
+
+
+def test_churn(tmp_path: Path) -> None:
+    outcome, found = ran(
+        tmp_path,
+        "{id: c, fault: node.churn, on: all, with: {per_minute: 100%, downtime: 500ms}}",
+        stop="{time: 60s}",
+        evaluate="{every: 1s}",
+        compute="{simulated: 50ms}",
+        wait="{for: live, timeout: 1s}",
+    )
+    crashes = [line for line in found if line["state"] == "active"]
+    assert len(crashes) >= 2
+    assert outcome.result["faults"] == "all"
+    assert outcome.result["loss"] is not None

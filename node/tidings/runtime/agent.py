@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,26 +46,40 @@ class FaultAgent:
     _timers: list[asyncio.TimerHandle] = field(default_factory=list)
     _active: dict[Key, list[_Active]] = field(default_factory=dict)
     _round: int = 0
+    _returning: bool = False
 
-    def arm(self, faults: Sequence[ArmedFault]) -> None:
-        """Keep in mind what is to begin at a time or in a round."""
+    def arm(self, faults: Sequence[ArmedFault], returning: bool = False) -> None:
+        """Keep in mind what is to begin at a time or in a round.
+
+        ``returning``: this node has been here before. What holds for it now begins again, with what
+        is left of its time; what is over, or was done to it once, is not repeated.
+        """
+        self._returning = returning
         for armed in faults:
-            if armed.at_s is not None:
-                self._timers.append(self._later(armed.at_s - self._now_s, self.begin, armed))
-            else:
+            if armed.at_s is None:
                 self._waiting.append(armed)
+                continue
+            late_s = self._now_s - armed.at_s
+            over = armed.for_s is not None and late_s >= armed.for_s
+            if not (over or (returning and late_s > 0 and _once(armed))):
+                self._timers.append(self._later(-late_s, self.begin, armed))
 
     def entered(self, round_: int) -> None:
         """The node begins a round: first what ends with it, then what begins with it."""
-        self._round = round_
+        first, self._round = self._returning, round_
+        self._returning = False
         for key, active in list(self._active.items()):
-            span = active[0].armed.for_rounds
-            if span is not None and round_ >= active[0].began_round + span:
-                self.heal(*key)
+            armed = active[0].armed
+            if armed.for_rounds is not None:
+                start = active[0].began_round if armed.at_round is None else armed.at_round
+                if round_ >= start + armed.for_rounds:
+                    self.heal(*key)
         due = [armed for armed in self._waiting if (armed.at_round or 0) <= round_]
         for armed in due:
             self._waiting.remove(armed)
-            self.begin(armed)
+            end = math.inf if armed.for_rounds is None else (armed.at_round or 0) + armed.for_rounds
+            if round_ < end and not (first and _once(armed)):
+                self.begin(armed)
 
     def begin(self, armed: ArmedFault) -> None:
         """Begin a fault now; what cannot be done is recorded as failed."""
@@ -88,7 +103,8 @@ class FaultAgent:
                 continue
             self._active.setdefault(key, []).append(_Active(armed, target, heal, self._round))
         if key in self._active and armed.for_s is not None:
-            self._active[key][0].timer = self._later(armed.for_s, self.heal, *key)
+            late_s = 0.0 if armed.at_s is None else max(0.0, self._now_s - armed.at_s)
+            self._active[key][0].timer = self._later(armed.for_s - late_s, self.heal, *key)
 
     def heal(self, event: str, occurrence: int, why: str | None = None) -> None:
         """End a fault, if it is there."""
@@ -137,6 +153,12 @@ class FaultAgent:
                 detail=json.dumps(detail),
             )
         )
+
+
+def _once(armed: ArmedFault) -> bool:
+    """Whether it is done to a node once, and does not hold from then on."""
+    fault = Fault.parse(armed.fault)
+    return isinstance(fault, OutsideFault) or not fault.lasting
 
 
 def _name(key: Key) -> str:

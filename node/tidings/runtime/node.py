@@ -26,7 +26,6 @@ from tidings.runtime.keeping import Insides, Keeper
 from tidings.runtime.ledger import Ledger
 from tidings.runtime.parts import Parts
 from tidings.runtime.plan import ArmedFault, AttackPlan, NodePlan, derive_rng
-from tidings.runtime.reception import Reception
 from tidings.runtime.rejoin import Rejoiner
 from tidings.runtime.reporting import Reporter
 from tidings.runtime.site import NodeSite
@@ -98,7 +97,7 @@ class RuntimeNode(Survival):
         self._main = asyncio.create_task(self._live())
         self._answers = asyncio.create_task(self._exchanger.serve())
         self._answers.add_done_callback(lambda _: self._main and self._main.cancel())
-        self.agent.arm(self.plan.faults)
+        self.agent.arm(self.plan.faults, returning=self.plan.incarnation > 0)
         return self._main
 
     async def _live(self) -> None:
