@@ -17,6 +17,7 @@ topology: {kind: ring}
 network: {rate: 50Mbit/s, delay: 2ms, tolerance: {delay: 50ms, rate: 50%}}
 problem: {kind: digits, hidden: 16}
 protocol: {kind: d_psgd, lr: 0.1}
+compute: {time: native}
 wait: {for: live, timeout: 5s}
 stop: {rounds: 60}
 evaluate: {every: 10}
@@ -74,6 +75,7 @@ def test_faults_that_only_the_coordinator_can_time(tmp_path: Path) -> None:
         "{id: then, fault: node.slow, on: 1, with: {factor: 2}, after: {event: far}, for: 100ms}",
         "{id: half, fault: byz.sign_flip, on: 3, at: {round: 40, of: median}}",
         stop="{rounds: 150}",
+        compute="{time: 20ms}",
     )
     assert found["faults"] == "all", found["faults_applied"]
     by = {(line["event"], line["state"]): line for line in changes}
