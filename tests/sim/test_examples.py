@@ -15,6 +15,7 @@ pytestmark = pytest.mark.sim
 FILES = sorted(EXAMPLES.glob("*.yaml"))
 #: what shortens those that take long, and the least accuracy, or the most loss, that they come to
 SHORT: dict[str, tuple[list[str], float]] = {
+    "a2cid2-ring": (["stop.time=2s"], 0.3),
     "asynchronous-straggler": (["stop.time=5s"], 0.65),
     "byzantine-regular": (["stop.rounds=50"], 0.8),
     "byz-vr-marina-pp": (["stop.rounds=60"], 0.9),
