@@ -75,6 +75,7 @@ def test_faults_that_only_the_coordinator_can_time(tmp_path: Path) -> None:
         "{id: then, fault: node.slow, on: 1, with: {factor: 2}, after: {event: far}, for: 100ms}",
         "{id: half, fault: byz.sign_flip, on: 3, at: {round: 40, of: median}}",
         stop="{rounds: 150}",
+        wait="{for: live, timeout: 50ms}",
         compute="{time: 20ms}",
     )
     assert found["faults"] == "all", found["faults_applied"]
