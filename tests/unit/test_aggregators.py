@@ -15,6 +15,7 @@ from tidings.aggregators.bucketing import Bucketing
 from tidings.aggregators.caf import CAF
 from tidings.aggregators.centered_clipping import CenteredClipping
 from tidings.aggregators.clipping import Clipping
+from tidings.aggregators.density import Density
 from tidings.aggregators.geometric_median import GeometricMedian
 from tidings.aggregators.krum import Krum
 from tidings.aggregators.mda import MDA
@@ -332,7 +333,11 @@ BAD = st.sampled_from([math.nan, math.inf, -math.inf, 1e30, -1e30, 3e38, 1e4, -5
 def registered(f: int) -> list[Aggregator]:
     """Every robust rule of the registry, those of plug-ins to come as well, built for ``f``."""
     rules = [aggregators.get(name) for name in sorted(aggregators)]
-    return [Aggregator.parse({"kind": rule.kind, "f": f}) for rule in rules if rule.robust]
+    return [
+        Aggregator.parse({"kind": rule.kind, "f": f})
+        for rule in rules
+        if rule.robust and rule.kind != "agrxai"  # needs a problem
+    ]
 
 
 NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -357,7 +362,8 @@ def test_rows_that_are_not_finite_are_left_out(rule: Aggregator, value: float, b
     alone = lowered(rows[kept], own=kept.index(own), rng=np.random.default_rng(1))
     assert torch.equal(out, alone)
     if bad == 10:
-        assert torch.equal(out, rows[own])
+        length = float(rows[own].norm()) if isinstance(rule, Density) else 1.0
+        torch.testing.assert_close(out * length, rows[own], rtol=1e-6, atol=0)
 
 
 # Nine honest rows and three bad ones, each bad in all or in one of its coordinates.

@@ -310,6 +310,20 @@ class LocalProblem:
         """
         raise NotImplementedError(f"{type(self).__name__} has no full gradient")
 
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...] | None:
+        """The shapes of the parameters that x is made of, in order; None where x has no parts."""
+        return None
+
+    def channels(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the loss of the local samples at ``x`` looks at in the first convolution.
+
+        Of each of its c channels the Grad-CAM weight (Selvaraju et al., ICCV 2017), the sum over
+        the samples of the mean over the image of dL/dA_c, (c,) float64; and where in ``x`` the
+        channel's q parameters lie, (c, q) int64. ValueError where there is no convolution.
+        """
+        raise ValueError(f"{type(self).__name__} has no convolution")
+
     def relabelled(self, relabel: Relabel) -> LocalProblem:
         """This share with other classes on the training samples; ValueError where it has none."""
         raise ValueError(f"{type(self).__name__} has no classes that could be changed")

@@ -16,6 +16,7 @@ from torch.nn import functional
 from tidings.api import Dataset, LocalProblem, Partition, Problem
 from tidings.api.plugins import Relabel
 from tidings.problems.batches import Batches, Sampling, check_batch_size
+from tidings.problems.convolutions import channel_places, first_convolution, watching
 from tidings.problems.flat import FlatModule
 from tidings.problems.seeding import build_module, generator
 
@@ -163,6 +164,27 @@ class LocalSupervised(LocalProblem):
             rows = self.rows[start : start + _ROWS]
             total += self._gradient(x, rows, l2=0.0).double() * (len(rows) / self.samples)
         return total.add_(x, alpha=self.problem.l2).float()
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of the module's parameters."""
+        return tuple(tuple(p.shape) for p in self.common.worker().parameters)
+
+    def channels(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Grad-CAM of the first convolution on all local samples."""
+        worker = self.common.worker()
+        worker.write(x)
+        places = channel_places(worker)
+        total = torch.zeros(len(places), dtype=torch.float64)
+        for start in range(0, self.samples, _ROWS):
+            rows = torch.from_numpy(self.rows[start : start + _ROWS])
+            with watching(first_convolution(worker.module)) as seen:
+                outputs = worker.module(self.data.features[rows])
+            # the loss is a mean over samples
+            loss = self.problem.loss(outputs, self.data.targets[rows]) * len(rows)
+            (slopes,) = torch.autograd.grad(loss, seen)
+            total += slopes.double().mean(dim=(2, 3)).sum(dim=0)
+        return total, places
 
     def relabelled(self, relabel: Relabel) -> LocalProblem:
         """The same samples with other classes; the test set stays."""
