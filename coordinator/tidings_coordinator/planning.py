@@ -11,8 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from tidings.errors import ConfigError
+from tidings.faults.data_label_noise import LabelNoise
+from tidings.faults.data_shift import DataShift
 from tidings.links import kernel
 from tidings.links.shape import LinkShape
+from tidings.runtime import disturbing
 from tidings.runtime.parts import Parts
 from tidings.runtime.plan import (
     ArmedFault,
@@ -154,6 +157,7 @@ def _plan(experiment: Experiment, run: str) -> RunPlan:
     )
     _check_problem(planned)
     _check_attack(planned)
+    _check_data_faults(planned)
     demands.check(experiment)
     if experiment.network.enforce == "kernel":
         planned.check_links(kernel.check)
@@ -181,6 +185,19 @@ def _check_attack(run: RunPlan) -> None:
         byzantine.attack.poison(run.parts.problem)
     except ValueError as error:
         raise ConfigError(str(error), ("byzantine", "attack")) from error
+
+
+def _check_data_faults(run: RunPlan) -> None:
+    """Whether the data can be disturbed as asked."""
+    rng = derive_rng(0)
+    for index, event in enumerate(run.experiment.faults):
+        try:
+            if isinstance(event.fault, LabelNoise):
+                disturbing.noisy(run.parts.problem, event.fault.fraction, rng)
+            elif isinstance(event.fault, DataShift):
+                disturbing.shifted(run.parts.problem, event.fault.size, rng)
+        except ValueError as error:
+            raise ConfigError(str(error), ("faults", index, "fault")) from error
 
 
 def _check(experiment: Experiment, schedule: Schedule, roles: tuple[str, ...]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from support.runs import lines
 
+from tidings.errors import UserError
 from tidings_coordinator.control.watch import Watcher
 from tidings_coordinator.experiment.load import loads
 from tidings_coordinator.running import Outcome, run_experiment
@@ -28,6 +29,7 @@ stop: {rounds: 30}
 evaluate: {every: 5}
 launcher: {kind: simulator}
 monitor: {serve: false}
+checkpoint: {}
 """
 
 
@@ -322,3 +324,40 @@ def test_churn(tmp_path: Path) -> None:
     assert len(crashes) >= 2
     assert outcome.result["faults"] == "all"
     assert outcome.result["loss"] is not None
+
+
+def test_whoever_lets_a_deadline_pass_is_not_waited_for_again(tmp_path: Path) -> None:
+    event = "{id: cut, fault: link.cut, on: 0->1, at: {round: 5}, for: {rounds: 15}}"
+    (tmp_path / "all").mkdir()
+    live, _ = ran(tmp_path, event, wait="{for: live, timeout: 1s}")
+    everyone, _ = ran(tmp_path / "all", event, wait="{for: all, timeout: 1s}")
+    # one deadline in place of fifteen
+    assert live.result["time_s"] < 1.5
+    assert everyone.result["time_s"] > 14
+    # and when it is heard again it counts again
+    assert arrived(live, 0, 1) == 15
+    assert refused(live, 1)["missing"] <= 17
+
+
+@pytest.mark.parametrize("fault", ["data.label_noise, with: {fraction: 50%}", "data.shift"])
+def test_disturbed_data(tmp_path: Path, fault: str) -> None:
+    digits = {"problem": "{kind: digits, hidden: 8}"}
+    plain, _ = ran(tmp_path / "plain", "{id: m, fault: mark}", **digits)
+    spoilt, found = ran(tmp_path / "spoilt", f"{{id: d, fault: {fault}, on: all}}", **digits)
+    again, _ = ran(tmp_path / "again", f"{{id: d, fault: {fault}, on: all}}", **digits)
+    assert states(found)[:6] == ["active"] * 6
+    assert spoilt.result["weights_sha256"] == again.result["weights_sha256"]
+    assert spoilt.result["weights_sha256"] != plain.result["weights_sha256"]
+    with pytest.raises(UserError, match=r"f\.yaml:\d+: faults\.0\.fault: .*Quadratic"):
+        ran(tmp_path / "no", f"{{id: d, fault: {fault}, on: all}}")
+
+
+def test_a_store_that_fails(tmp_path: Path) -> None:
+    event = "{id: full, fault: store.fail, on: 2, from: {round: 8}, to: {round: 18}}"
+    outcome, found = ran(tmp_path, event, checkpoint="{every: 5}")
+    assert found[-1]["detail"] == {"checkpoints": 2}
+    failures = [e for e in lines(outcome.directory, "events") if e["event"] == "checkpoint_failed"]
+    assert [failure["node"] for failure in failures] == [2, 2]
+    assert "No space left on device" in json.dumps(failures)
+    with pytest.raises(UserError, match="nodes write no checkpoints"):
+        ran(tmp_path / "no", event)

@@ -17,6 +17,7 @@ from tidings.faults.net_partition import NetPartition
 from tidings.faults.node_churn import NodeChurn
 from tidings.faults.node_crash import NodeCrash
 from tidings.faults.node_isolate import NodeIsolate
+from tidings.faults.store_fail import StoreFail
 from tidings.runtime.plan import derive_rng
 from tidings.units import Duration
 from tidings_coordinator.experiment.model import Experiment
@@ -72,6 +73,8 @@ class _Resolution:
             raise self._wrong(f"'{fault.kind}' takes no 'on'", "on")
         if fault.picks != "nothing" and event.on is None:
             raise self._wrong(f"'{fault.kind}' needs 'on': the {fault.picks} that it hits")
+        if isinstance(fault, StoreFail) and self.experiment.checkpoint.every is None:
+            raise self._wrong("nodes write no checkpoints: checkpoint.every says when", "fault")
         reshaping = LinkShapeFault | LinkScale | LinkTrace
         if isinstance(fault, reshaping) and self.experiment.network.enforce == "kernel":
             message = f"'{fault.kind}' is for links that the nodes impose: network.enforce: user"

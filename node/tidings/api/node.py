@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from tidings.api.message import Delivery, Inbox, Message
-from tidings.api.plugins import Aggregator, LocalProblem
+from tidings.api.plugins import Aggregator
+from tidings.api.problems import LocalProblem
 
 M = TypeVar("M", bound=Message)
 R = TypeVar("R")

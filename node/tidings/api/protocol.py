@@ -10,7 +10,7 @@ import torch
 
 from tidings.api.message import Inbox, Message, Weights
 from tidings.api.node import GraphFacts, Node, Outgoing
-from tidings.api.plugins import LocalProblem
+from tidings.api.problems import LocalProblem
 from tidings.registry import Plugin, Registry
 
 

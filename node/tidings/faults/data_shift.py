@@ -11,8 +11,8 @@ from tidings.faults.base import Fault, Heal, Site, faults
 @faults.register("data.shift")
 @dataclass(frozen=True)
 class DataShift(Fault):
-    """The features of the node's training samples are moved by ``size``, in standard deviations of
-    each feature over the node's share, in one random direction."""
+    """Every feature of the node's training samples is moved by ``size`` of its standard deviations
+    over the node's share, up or down, the same for all samples."""
 
     size: float = 1.0
 

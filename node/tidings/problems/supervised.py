@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from tidings.api import Dataset, LocalProblem, Partition, Problem
-from tidings.api.plugins import Relabel
+from tidings.api.problems import Change, Relabel
 from tidings.problems.batches import Batches, Sampling, check_batch_size
 from tidings.problems.convolutions import channel_places, first_convolution, watching
 from tidings.problems.flat import FlatModule
@@ -192,8 +192,20 @@ class LocalSupervised(LocalProblem):
         if targets.dtype != np.int64:
             raise ValueError("targets are numbers, no classes that could be changed")
         changed = relabel(targets, int(self.common.train.targets.max()) + 1)
+        return self._with(Dataset(self.data.features[self.rows].numpy(), changed), "relabelled")
+
+    def moved(self, change: Change) -> LocalProblem:
+        """The same samples with other features; the test set stays."""
+        features = self.data.features[self.rows].numpy()
+        if features.dtype != np.float32:
+            raise ValueError("features are tokens, no numbers that could be moved")
+        targets = self.data.targets[self.rows].numpy()
+        return self._with(Dataset(change(features), targets), "moved")
+
+    def _with(self, data: Dataset, name: str) -> LocalProblem:
+        """This share on other samples, as many."""
         other = copy.copy(self)
-        other.data = Tensors(Dataset(self.data.features[self.rows].numpy(), changed), "relabelled")
+        other.data = Tensors(data, name)
         other.rows = np.arange(self.samples)
         other._batches = Batches(self.samples, self.problem.batch_size, self.problem.sampling)
         return other

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,7 +13,7 @@ import numpy as np
 import torch
 
 from tidings.api.message import Delivery, Message
-from tidings.api.plugins import LocalProblem
+from tidings.api.problems import LocalProblem
 from tidings.errors import RunError
 from tidings.runtime import checkpoint as files
 from tidings.runtime.byzantine import Attacker
@@ -53,6 +55,8 @@ class Keeper:
         self._asked = insides.plan.checkpoint
         self._last_round, self._last_s = 0, 0.0
         self._parts: dict[str, Any] = {}
+        #: errors with which writing is to fail, by the fault that wants it
+        self.failing: dict[str, str] = {}
         #: checkpoints written and failed, their bytes
         self.counters: Counter[str] = Counter()
 
@@ -90,6 +94,9 @@ class Keeper:
         # a copy now; what takes time is done beside the loop
         data = files.encode(Checkpoint(round_, now_s, self._parts, node), self._in.codec.digest)
         try:
+            for error_name in self.failing.values():
+                number = getattr(errno, error_name)
+                raise OSError(number, os.strerror(number))
             size_bytes = await self._in.world.aside(lambda: files.save(store, round_, data, keep))
         except OSError as error:
             self.counters["failed"] += 1

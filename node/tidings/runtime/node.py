@@ -7,17 +7,19 @@ import itertools
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from tidings.api.message import Message
 from tidings.api.node import Ask, Commit, Offer, Outcome, Outgoing, Tasks
+from tidings.api.plugins import Attack
+from tidings.api.problems import LocalProblem
 from tidings.errors import NodeCrashed
-from tidings.faults.base import Mail
+from tidings.faults.base import Heal, Mail
 from tidings.links.layers import Layer
 from tidings.runtime.agent import FaultAgent
 from tidings.runtime.byzantine import Attacker, attacker_for
@@ -38,6 +40,9 @@ from tidings.v1 import data_pb2 as pb
 from tidings.v1 import records_pb2 as records
 
 R = TypeVar("R")
+
+#: (a share of the problem) -> the same with other data
+Disturb = Callable[[LocalProblem], LocalProblem]
 
 
 class RuntimeNode(Survival):
@@ -61,6 +66,7 @@ class RuntimeNode(Survival):
         self._rejoiner = Rejoiner(plan, self._handshake, self.waiting, retry_s)
         self._attacker: Attacker | None = None
         self._honest_problem = parts.problem
+        self._disturbed: dict[str, Disturb] = {}
         self._attack: AttackPlan | None = None
         self.turn(plan.attack)
         self._rngs: dict[str, np.random.Generator] = {}
@@ -283,10 +289,35 @@ class RuntimeNode(Survival):
         self._attacker = attacker_for(
             self.plan, attack, self.protocol, self, self._spy, self._world.oracle
         )
-        self.problem = self._honest_problem
-        if self._attacker is not None:
-            self.problem = self._attacker.attack.poison(self._honest_problem)
+        problem = self._honest_problem
+        for disturb in self._disturbed.values():
+            problem = disturb(problem)
+        self.problem = problem if attack is None else Attack.parse(attack.config).poison(problem)
         return before
+
+    def disturb(self, event: str, how: Disturb) -> Heal:
+        """Learn from other data, until it is healed; ValueError where that cannot be."""
+        how(self._honest_problem)
+        self._disturbed[event] = how
+        self.turn(self._attack)
+
+        def heal() -> Mapping[str, Any]:
+            self._disturbed.pop(event, None)
+            self.turn(self._attack)
+            return {}
+
+        return heal
+
+    def fail_store(self, event: str, error: str) -> Heal:
+        """Let checkpoints fail, with the system's error of that name."""
+        self._keeper.failing[event] = error
+        before = self._keeper.counters["failed"]
+
+        def heal() -> Mapping[str, Any]:
+            self._keeper.failing.pop(event, None)
+            return {"checkpoints": self._keeper.counters["failed"] - before}
+
+        return heal
 
     def obey(self, message: control.CoordinatorMessage) -> None:
         """Carry out a command that came during the run."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tidings.api.plugins import LocalProblem, Problem
+from tidings.api.problems import LocalProblem, Problem
 from tidings.api.protocol import Protocol
 from tidings.runtime.plan import NodePlan
 from tidings.wire.codec import Codec

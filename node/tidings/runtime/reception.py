@@ -87,6 +87,10 @@ class Reception(Node):
         taken = self._mailbox.take_round(kind, round_, sources, step)
         missing = tuple(sorted(sources - set(taken)))
         self.ledger.refused["missing"] += len(missing)
+        if policy == "live":
+            # whoever let a deadline pass is not waited for again until it is heard
+            for source in set(missing) - self._suspected - self._rejoiner.away(round_):
+                self._suspect(source, True)
         return Inbox(taken, missing)  # type: ignore[arg-type]
 
     async def _wait_round(
@@ -153,6 +157,7 @@ class Reception(Node):
             return
         if incoming.incarnation > self._incarnations[source]:
             self._incarnations[source] = incoming.incarnation
+        if source in self._suspected:
             self._suspect(source, False)
         if incoming.probe is not None:
             self.on_probe(source, incoming.probe)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from tidings.api.plugins import LocalProblem
+from tidings.api.problems import LocalProblem
 from tidings.runtime.ledger import Ledger, measure
 from tidings.runtime.plan import NodePlan
 from tidings.runtime.world import World

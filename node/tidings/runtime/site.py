@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tidings.faults.base import Heal, Striker, nothing
 from tidings.links.layers import Layer, compose
-from tidings.runtime.plan import AttackPlan
+from tidings.runtime import disturbing
+from tidings.runtime.plan import AttackPlan, derive_rng
 from tidings.runtime.strikes import Cut
 
 if TYPE_CHECKING:
@@ -91,8 +92,11 @@ class NodeSite:
         return heal
 
     def disturb(self, kind: str, strength: float) -> Heal:
-        """As Site.disturb."""
-        raise NotImplementedError("this problem's data cannot be disturbed")
+        """As Site.disturb; ValueError where the problem's data cannot be disturbed."""
+        plan = self.node.plan
+        rng = derive_rng(plan.seed, plan.node, "fault", self.event)
+        disturbed = {"label_noise": disturbing.noisy, "shift": disturbing.shifted}[kind]
+        return self.node.disturb(self.event, lambda problem: disturbed(problem, strength, rng))
 
     def stress(self, workers: int, memory_bytes: int) -> Heal:
         """As Site.stress; the load ends with the node, whatever ends that."""
@@ -104,7 +108,7 @@ class NodeSite:
 
     def fail_store(self, reason: str) -> Heal:
         """As Site.fail_store."""
-        raise NotImplementedError("this node writes no checkpoints")
+        return self.node.fail_store(self.event, reason)
 
     def leave(self) -> Heal:
         """As Site.leave."""
