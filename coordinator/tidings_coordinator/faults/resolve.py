@@ -216,6 +216,8 @@ class _Resolution:
             trigger = Trigger(time_s=round(now_s, 3))
             yield Firing(self.event.id, occurrence, crash, (node,), (), trigger, None)
             occurrence += 1
+        if occurrence == 0:
+            raise self._wrong("no crash falls into its time with this seed; ask for more of it")
 
     def _window(self) -> tuple[float, float]:
         event, stop = self.event, self.experiment.stop

@@ -31,6 +31,7 @@ def shifted(problem: LocalProblem, size: float, rng: np.random.Generator) -> Loc
     def change(features: np.ndarray) -> np.ndarray:
         direction = rng.choice([-1.0, 1.0], features.shape[1:])
         step = size * features.std(axis=0) * direction
-        return (features + step).astype(np.float32)
+        moved: np.ndarray = (features + step).astype(np.float32)
+        return moved
 
     return problem.moved(change)

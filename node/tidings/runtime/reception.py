@@ -83,13 +83,14 @@ class Reception(Node):
         sources = set(self.in_neighbors if of is None else of)
         round_, step = self.round, self.step
         policy = self.plan.wait_for if wait_for is None else wait_for
+        not_awaited = set(self._suspected)
         await self._wait_round(kind, round_, step, sources, policy, within_s)
         taken = self._mailbox.take_round(kind, round_, sources, step)
         missing = tuple(sorted(sources - set(taken)))
         self.ledger.refused["missing"] += len(missing)
         if policy == "live":
             # whoever let a deadline pass is not waited for again until it is heard
-            for source in set(missing) - self._suspected - self._rejoiner.away(round_):
+            for source in set(missing) - not_awaited - self._rejoiner.away(round_):
                 self._suspect(source, True)
         return Inbox(taken, missing)  # type: ignore[arg-type]
 
