@@ -82,4 +82,32 @@ FEATURES: tuple[Feature, ...] = (
             "::test_every_aggregator_ends_with_the_same_bits_and_bytes",
         ),
     ),
+    *(
+        Feature(
+            fault,
+            None,
+            dict.fromkeys(
+                ("memory", "grpc", "mpi"),
+                "tests/conformance/test_faults.py"
+                "::test_a_fault_of_rounds_has_the_same_effect_everywhere",
+            ),
+        )
+        for fault in (
+            "net.partition",
+            "link.cut",
+            "link.loss",
+            "link.duplicate",
+            "link.corrupt",
+            "link.shape",
+            "link.scale",
+            "msg.drop",
+            "msg.truncate",
+            "msg.replay",
+            "node.slow",
+            "node.clock",
+            "data.label_noise",
+            "data.shift",
+            "byz.*",
+        )
+    ),
 )
