@@ -32,6 +32,7 @@ def test_the_families() -> None:
         "participations",
         "launchers",
         "checks",
+        "faults",
     ]
 
 

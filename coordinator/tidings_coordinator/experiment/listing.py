@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 import types
 import typing
 from collections.abc import Iterator, Sequence
@@ -39,11 +40,15 @@ class Parameter(TypedDict):
     required: bool
 
 
+#: where a sentence ends and another begins
+_SENTENCE = re.compile(r"(?<=\.)\s+(?=[A-Z])")
+
+
 class Member(TypedDict):
     """One plug-in of a family."""
 
     name: str
-    #: the first line of its documentation
+    #: the first sentence of its documentation
     summary: str
     parameters: list[Parameter]
 
@@ -75,7 +80,8 @@ def _member(name: str, plugin: Any) -> Member:
         for field in dataclasses.fields(plugin)
         if field.init
     ]
-    summary = (inspect.getdoc(plugin) or "").partition("\n")[0]
+    paragraph = " ".join((inspect.getdoc(plugin) or "").partition("\n\n")[0].split())
+    summary = _SENTENCE.split(paragraph, maxsplit=1)[0]
     return Member(name=name, summary=summary, parameters=parameters)
 
 
