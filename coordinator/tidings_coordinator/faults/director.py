@@ -67,7 +67,7 @@ class View:
     sent_bytes: int
 
 
-@dataclass
+@dataclass(eq=False)
 class _Pending:
     """A firing that has not begun, or not ended."""
 
@@ -122,16 +122,19 @@ class Director:
         return min((time_s for time_s in times if time_s is not None), default=None)
 
     def tick(self, view: View) -> None:
-        """Do what is due."""
+        """Do what is due. What is done may be answered at once, which leads here again."""
         for entry in [entry for entry in self._restarts if entry[0] <= view.time_s + _EPSILON_S]:
-            self._restarts.remove(entry)
-            self._come_back(view, *entry[1:])
+            if entry in self._restarts:
+                self._restarts.remove(entry)
+                self._come_back(view, *entry[1:])
         for pending in [p for p in self._lasting if self._over(p, view)]:
-            self._end(pending, view)
+            if pending in self._lasting:
+                self._end(pending, view)
         # in the order of the file where several are due together
         for pending in [p for p in self._waiting if self._due(p, view)]:
-            self._waiting.remove(pending)
-            self._begin(pending, view)
+            if pending in self._waiting:
+                self._waiting.remove(pending)
+                self._begin(pending, view)
 
     def row(self, row: records.Evaluation, view: View) -> None:
         """A node was evaluated."""
@@ -167,7 +170,7 @@ class Director:
         view = replace(view, rounds={**view.rounds, node: round_})
         firing = next(f for f in self.firings if f.key == (event, occurrence))
         self._hit(firing, node, view)
-        if firing.span is not None:
+        if firing.fault.lasting:
             self._lasting.append(_Pending(_alone(firing, node), began=view))
 
     def end(self, view: View, why: str) -> None:
