@@ -20,6 +20,8 @@ from tidings.v1 import records_pb2 as records
 from tidings_coordinator.faults.firing import Firing, Trigger
 
 Key = tuple[str, int]
+#: why a fault is skipped at a node that another one has killed
+DEAD = "the node is dead"
 #: times are sums of decimal fractions
 _EPSILON_S = 1e-9
 State = Literal["active", "recovered", "failed", "skipped"]
@@ -177,11 +179,13 @@ class Director:
         """The run is over: heal what still lasts, and write down what never began."""
         for pending in list(self._lasting):
             self._end(pending, view, why)
-        reason = {"reason": f"its moment did not come before {why}"}
+        late = {"reason": f"its moment did not come before {why}"}
         for firing in self.firings:
             seen = {state.rpartition(":")[0] for state in self._states.get(firing.key, ())}
             for target in firing.targets:
                 if target not in seen:
+                    dead = firing.armed and int(target.partition("->")[0]) in self.dead
+                    reason = {"reason": DEAD} if dead else late
                     self._note(firing, target, "skipped", view, reason)
 
     # -- when ----------------------------------------------------------------------------------
@@ -254,7 +258,7 @@ class Director:
             self._note(firing, str(node), "active", view, {"how": "SIGSTOP"})
 
     def _skip(self, firing: Firing, node: int, view: View) -> None:
-        detail = {"reason": "the node is dead"}
+        detail = {"reason": DEAD}
         for target in firing.targets:
             if target == str(node) or target.startswith(f"{node}->"):
                 self._note(firing, target, "skipped", view, detail)

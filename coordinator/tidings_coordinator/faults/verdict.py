@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from tidings_coordinator.faults.director import DEAD
 from tidings_coordinator.faults.firing import Firing
 
 Applied = Literal["all", "partial", "none"]
@@ -28,22 +29,32 @@ def applied(firings: Sequence[Firing], lines: Iterable[Mapping[str, Any]]) -> li
 
 
 def verdict(events: Sequence[Mapping[str, Any]]) -> Applied:
-    """All of what was asked for happened, some of it, or nothing; all where nothing was asked."""
-    if all(event["active"] == event["targets"] and not event["failed"] for event in events):
+    """All of what was asked for happened, some of it, or nothing; all where nothing was asked.
+
+    What a node that was killed on purpose would have done to itself is not missed.
+    """
+    if all(
+        event["active"] + event["moot"] == event["targets"] and not event["failed"]
+        for event in events
+    ):
         return "all"
     return "partial" if any(event["active"] for event in events) else "none"
 
 
 def _nothing(firing: Firing) -> dict[str, Any]:
-    counts = {"targets": 0, "active": 0, "recovered": 0, "failed": 0, "late_s": 0.0}
+    counts = {"targets": 0, "active": 0, "moot": 0, "recovered": 0, "failed": 0, "late_s": 0.0}
     return {"event": firing.event, "fault": firing.fault.kind} | counts
 
 
 def _count(found: dict[str, Any], firing: Firing, lines: Sequence[Mapping[str, Any]]) -> None:
-    by_state = {line["state"]: line for line in lines}
+    # the first of each: who comes back is hit again
+    by_state = {line["state"]: line for line in reversed(lines)}
     active = by_state.get("active")
     found["targets"] += 1
     found["active"] += active is not None
+    skipped = by_state.get("skipped")
+    moot = skipped is not None and skipped["detail"].get("reason") == DEAD
+    found["moot"] += moot and not firing.outside and active is None
     found["recovered"] += "recovered" in by_state
     comes_back = getattr(firing.fault, "restart_after", None) is not None
     to_heal = firing.fault.lasting or comes_back
