@@ -231,7 +231,10 @@ class Node(ABC):
 
     @abstractmethod
     def shared_rng(self, purpose: str) -> np.random.Generator:
-        """As :meth:`rng`, but the same stream on every node, derived from (run seed, purpose)."""
+        """As :meth:`rng`, but the same stream on every node, derived from (run seed, purpose).
+
+        It begins anew with every call: what is drawn every round has the round in its purpose.
+        """
 
     @abstractmethod
     def rounds(self) -> Iterator[int]:
