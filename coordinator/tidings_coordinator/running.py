@@ -241,6 +241,10 @@ class _Recorder(Observer):
         self._directory.event(event.name, event.time_s, event.node, **fields)
 
 
+#: what ends a run
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
 def _interrupt(number: int, frame: object) -> None:
     """SIGTERM ends a simulated run in the same way as Ctrl-C."""
     raise KeyboardInterrupt(signal.Signals(number).name)
@@ -254,7 +258,8 @@ def _simulate(run: RunPlan, directory: RunDirectory, watcher: Watcher, began: fl
     done: Simulated | None = None
     verdict: Verdict = "completed"
     reason: str | None = None
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    # SIGINT too, which who starts it in the background may have set to be ignored
+    before = {number: signal.signal(number, _interrupt) for number in _ENDING}
     try:
         done = simulate(
             run.nodes,
@@ -272,7 +277,8 @@ def _simulate(run: RunPlan, directory: RunDirectory, watcher: Watcher, began: fl
     except KeyboardInterrupt as error:
         verdict, reason = "aborted", f"aborted by {str(error) or signal.SIGINT.name}"
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     time_s = done.time_s if done else recorder.view.time_s
     # a full disk may be the reason
     with contextlib.suppress(RecordError):

@@ -72,8 +72,9 @@ def test_from_outside_it_submits_follows_and_agrees_with_the_simulator(
     environment: Mapping[str, str], file: Path, tmp_path: Path
 ) -> None:
     out, both = tmp_path / "run", "launcher.options=--nodes=2"
+    protected = ("--set", "security.tls=always")
     done = subprocess.run(
-        run(file, out, "--set", both, *QUICK),
+        run(file, out, "--set", both, *protected, *QUICK),
         env=environment, capture_output=True, text=True, timeout=DEADLINE_S, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -11,6 +11,7 @@ import json
 import signal
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,7 +69,7 @@ async def freeze_and_thaw(group: NodeGroup, rows: Rows, seen: Seen) -> None:
 async def conduct(file: Path, source: str, out: Path) -> Seen:
     """The run, from the start to the death of the victim."""
     experiment = load(file)
-    run, launcher = plan(experiment, f"signalled-{out.name}"), experiment.launcher
+    run, launcher = plan(experiment, f"signalled-{uuid.uuid4().hex[:8]}"), experiment.launcher
     launcher.check(run)
     seen: Seen = {}
     with kept(Commission(run, source, file.parent, out, Watcher())) as directory:
