@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(1)
@@ -24,3 +25,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if skipped and os.environ.get("TIDINGS_FORBID_SKIPS") and exitstatus == pytest.ExitCode.OK:
         print(f"\n{len(skipped)} tests were skipped, which TIDINGS_FORBID_SKIPS forbids")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+# CI tries the same examples every time, developers always others
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("TIDINGS_FORBID_SKIPS"):
+    settings.load_profile("ci")

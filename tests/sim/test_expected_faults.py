@@ -26,7 +26,7 @@ nodes: 8
 network: {rate: 20Mbit/s, delay: 5ms}
 problem: {kind: digits, hidden: 16}
 protocol: {kind: d_psgd, lr: 0.1}
-wait: {for: live, timeout: 100ms}
+wait: {for: all, timeout: 100ms}
 stop: {rounds: 60}
 evaluate: {every: 5}
 records: {trace: true}
