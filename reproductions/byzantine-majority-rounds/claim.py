@@ -14,8 +14,8 @@ from tidings_coordinator.reproducing import (
     Variant,
     best,
     cell,
-    curves,
     final,
+    over,
 )
 from tidings_coordinator.reproducing.reading import value
 
@@ -61,10 +61,7 @@ def verdict(rows: Sequence[Row]) -> list[Check]:
 
 def figure(runs: Runs) -> list[Panel]:
     """Over rounds and over bytes."""
-    return [
-        curves(runs, "suboptimality", cost, title=f"f(x) - f* over {cost}")
-        for cost in ("rounds", "bytes")
-    ]
+    return over(runs, "suboptimality", "f(x) - f*", "rounds", "bytes")
 
 
 REPRODUCTION = Reproduction(

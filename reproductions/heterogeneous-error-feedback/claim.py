@@ -13,8 +13,8 @@ from tidings_coordinator.reproducing import (
     Variant,
     best,
     cell,
-    curves,
     final,
+    over,
 )
 
 EXACT = ("EF21", "EControl, η = δ", "D-EC")
@@ -45,10 +45,7 @@ def verdict(rows: Sequence[Row]) -> list[Check]:
 
 def figure(runs: Runs) -> list[Panel]:
     """Over rounds and over bytes."""
-    return [
-        curves(runs, "suboptimality", cost, title=f"f(x) - f* over {cost}")
-        for cost in ("rounds", "bytes")
-    ]
+    return over(runs, "suboptimality", "f(x) - f*", "rounds", "bytes")
 
 
 REPRODUCTION = Reproduction(

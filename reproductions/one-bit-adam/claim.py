@@ -12,8 +12,8 @@ from tidings_coordinator.reproducing import (
     Runs,
     Variant,
     cell,
-    curves,
     final,
+    over,
 )
 
 NODES, ROUNDS, WARM_UP = 4, 150, 30
@@ -74,10 +74,7 @@ def verdict(rows: Sequence[Row]) -> list[Check]:
 
 def figure(runs: Runs) -> list[Panel]:
     """Loss over steps, bytes and seconds."""
-    return [
-        curves(runs, "loss", cost, title=f"test loss over {cost}")
-        for cost in ("rounds", "bytes", "seconds")
-    ]
+    return over(runs, "loss", "test loss", "rounds", "bytes", "seconds")
 
 
 REPRODUCTION = Reproduction(

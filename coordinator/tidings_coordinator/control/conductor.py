@@ -263,7 +263,7 @@ class Conductor:
 
     def _away(self, node: int) -> bool:
         """Whether a node is dead because that was asked for, or on its way back."""
-        return self._faults.meant(node) or node in self.returning.away
+        return node in self._faults.dead or node in self.returning.away
 
     def _leads(self, session: Session) -> bool:
         """Whether the run waits for this node without limit."""

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -50,7 +51,7 @@ class Chooser:
             raise ValueError("this selects no node")
         return tuple(sorted(found - without))
 
-    @property
+    @cached_property
     def _choices(self) -> dict[str, Callable[[str | None], set[int]]]:
         n, graph = self.graph.nodes, self.graph
         degree = {i: len(graph.in_neighbors(i)) for i in range(n)}

@@ -107,10 +107,6 @@ class ConductedFaults:
         """The nodes that were killed on purpose, as long as they are dead."""
         return self._director.dead
 
-    def meant(self, node: int) -> bool:
-        """Whether the death of a node was asked for."""
-        return node in self._director.dead
-
     def row(self, row: records.Evaluation) -> None:
         """A node was evaluated."""
         self._director.row(row, self._view())

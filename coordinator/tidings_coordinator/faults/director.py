@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import statistics
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from tidings.faults.node_crash import NodeCrash
 from tidings.faults.node_pause import NodePause
@@ -27,36 +26,36 @@ _EPSILON_S = 1e-9
 State = Literal["active", "recovered", "failed", "skipped"]
 
 
-class Hands(ABC):
-    """What can be done to nodes from outside."""
+class Hands(Protocol):
+    """What can be done to nodes from outside; the simulator's controls are of this form."""
 
-    @abstractmethod
     def begin(self, node: int, armed: ArmedFault) -> None:
         """Let a fault begin at a node; the node will say when it has."""
+        ...
 
-    @abstractmethod
     def heal(self, node: int, event: str, occurrence: int) -> None:
         """Let a fault end at a node."""
+        ...
 
-    @abstractmethod
     def kill(self, node: int) -> None:
         """Kill a node."""
+        ...
 
-    @abstractmethod
     def pause(self, node: int, event: str) -> None:
         """Let a node stand still."""
+        ...
 
-    @abstractmethod
     def resume(self, node: int, event: str) -> None:
         """Let a node go on."""
+        ...
 
-    @abstractmethod
     def restart(self, node: int, lose_state: bool) -> None:
         """Start a node again that was killed."""
+        ...
 
-    @abstractmethod
     def tell(self, node: int, present: bool) -> None:
         """Let a node's neighbours know that it takes part, or does not."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,6 @@ class Director:
     _restarts: list[tuple[float, int, bool, Firing]] = field(default_factory=list)
     _states: dict[Key, set[str]] = field(default_factory=dict)
     _metrics: dict[str, dict[int, float]] = field(default_factory=dict)
-    _left: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         for firing in self.firings:
@@ -157,9 +155,7 @@ class Director:
         """A node says that a fault has come or gone there."""
         key = (change.event, change.occurrence)
         if change.fault == "node.leave":
-            away = change.state == "active"
-            (self._left.add if away else self._left.discard)(change.node)
-            self.hands.tell(change.node, not away)
+            self.hands.tell(change.node, change.state != "active")
         detail = json.loads(change.detail) if change.detail else {}
         self._record(
             key, change.fault, change.target, change.state, (change.time_s, change.round), detail

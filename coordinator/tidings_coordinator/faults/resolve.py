@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tidings.errors import ConfigError, nearest
-from tidings.faults.base import Fault
 from tidings.faults.link_scale import LinkScale
 from tidings.faults.link_shape import LinkShapeFault
 from tidings.faults.link_trace import LinkTrace
@@ -244,10 +243,3 @@ def concrete(events: Sequence[FaultEvent], firings: Sequence[Firing]) -> tuple[F
         return event.model_copy(update={"on": names})
 
     return tuple(map(written, events))
-
-
-def fault_of(fault: Fault) -> str:
-    """A fault's name and parameters on one line."""
-    given = {key: value for key, value in fault.config().items() if key != "kind"}
-    text = ", ".join(f"{key} {value}" for key, value in given.items() if value not in (None, ""))
-    return f"{fault.kind} ({text})" if text else fault.kind

@@ -7,44 +7,9 @@ import math
 from tidings.runtime.plan import ArmedFault
 from tidings.runtime.simulation import Controls
 from tidings.v1 import records_pb2 as records
-from tidings_coordinator.faults.director import Director, Hands, View
+from tidings_coordinator.faults.director import Director, View
 from tidings_coordinator.planning import RunPlan
 from tidings_coordinator.records.directory import RunDirectory
-
-
-class SimulatedHands(Hands):
-    """Acts on the nodes of a simulated run."""
-
-    def __init__(self, controls: Controls) -> None:
-        self._controls = controls
-
-    def begin(self, node: int, armed: ArmedFault) -> None:
-        """As Hands.begin."""
-        self._controls.begin(node, armed)
-
-    def heal(self, node: int, event: str, occurrence: int) -> None:
-        """As Hands.heal."""
-        self._controls.heal(node, event, occurrence)
-
-    def kill(self, node: int) -> None:
-        """As Hands.kill."""
-        self._controls.kill(node)
-
-    def pause(self, node: int, event: str) -> None:
-        """As Hands.pause."""
-        self._controls.pause(node, event)
-
-    def resume(self, node: int, event: str) -> None:
-        """As Hands.resume."""
-        self._controls.resume(node, event)
-
-    def restart(self, node: int, lose_state: bool) -> None:
-        """As Hands.restart."""
-        self._controls.restart(node, lose_state)
-
-    def tell(self, node: int, present: bool) -> None:
-        """As Hands.tell."""
-        self._controls.tell(node, present)
 
 
 class SimulatedFaults:
@@ -68,7 +33,7 @@ class SimulatedFaults:
         self._director = Director(
             self._run.firings,
             self._run.honest,
-            SimulatedHands(controls),
+            controls,
             lambda line: self._directory.append("faults", line),
             self.dead,
         )

@@ -8,7 +8,7 @@ from tidings_coordinator.reproducing.declaration import (
     Runs,
     Variant,
 )
-from tidings_coordinator.reproducing.drawing import curves, points
+from tidings_coordinator.reproducing.drawing import curves, over, points
 from tidings_coordinator.reproducing.reading import (
     best,
     cell,
@@ -29,6 +29,7 @@ __all__ = [
     "costs_to",
     "curves",
     "final",
+    "over",
     "points",
     "value",
 ]

@@ -42,6 +42,11 @@ def curves(
     return Panel(title or metric, drawn or "", tuple(runs))
 
 
+def over(runs: Runs, metric: str, name: str, *along: costs.Cost) -> list[Panel]:
+    """A metric, called ``name``, over each of several costs."""
+    return [curves(runs, metric, cost, title=f"{name} over {cost}") for cost in along]
+
+
 def points(
     x: Sequence[float],
     series: dict[str, Sequence[float]],

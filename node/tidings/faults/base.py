@@ -12,6 +12,7 @@ from tidings.api.message import Message
 from tidings.links.layers import Layer
 from tidings.links.shape import Dice
 from tidings.registry import Plugin, Registry
+from tidings.wire.damage import flipped
 from tidings.wire.frame import Frame
 
 #: takes a fault away again; what it returns goes into the records
@@ -170,6 +171,21 @@ class StrikingFault(Fault):
 def nothing() -> Mapping[str, Any]:
     """What heals a fault that leaves nothing behind."""
     return {}
+
+
+#: draws of a message beyond its first, see :class:`Striker`
+_MORE_DRAWS = 7
+
+
+def some_bits(bits: int) -> None:
+    """ValueError for more bits than a message has draws for, or none."""
+    if not 1 <= bits <= _MORE_DRAWS:
+        raise ValueError(f"bits must be from 1 to {_MORE_DRAWS}, got {bits}")
+
+
+def with_flipped(mail: Mail, dice: Dice, number: int, bits: int) -> Sequence[Copy]:
+    """The message with some bits flipped, by its draws beyond the first."""
+    return [Copy(flipped(mail.frame, [dice.uniform(8 * number + 1 + k) for k in range(bits)]))]
 
 
 def probability(p: float) -> None:

@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tidings.faults.base import Copy, Mail, StrikingFault, faults, probability
+from tidings.faults.base import (
+    Copy,
+    Mail,
+    StrikingFault,
+    faults,
+    probability,
+    some_bits,
+    with_flipped,
+)
 from tidings.links.shape import Dice
-from tidings.wire.damage import flipped
 
 
 @faults.register("link.corrupt")
@@ -22,13 +29,10 @@ class LinkCorrupt(StrikingFault):
     def __post_init__(self) -> None:
         """A probability."""
         probability(self.p)
-        if not 1 <= self.bits <= 7:
-            raise ValueError(f"bits must be from 1 to 7, got {self.bits}")
+        some_bits(self.bits)
 
     def strike(self, mail: Mail, dice: Dice, number: int) -> Sequence[Copy] | None:
         """The message with some bits flipped."""
-        first = 8 * number
-        if dice.uniform(first) >= self.p:
+        if dice.uniform(8 * number) >= self.p:
             return None
-        places = [dice.uniform(first + 1 + bit) for bit in range(self.bits)]
-        return [Copy(flipped(mail.frame, places))]
+        return with_flipped(mail, dice, number, self.bits)
