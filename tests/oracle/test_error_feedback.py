@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from support.bowls import Bowls, Matrix
 from support.plans import IDEAL, plans, schedule_of
 from support.recording import Recorder, models
 
-from tidings.api import Compressor, Problem, Protocol
+from tidings.api import Compressor, Node, Problem, Protocol
+from tidings.protocols.compressed.econtrol import EControl
 from tidings.protocols.compressed.ef21 import error_ratio
 from tidings.runtime.simulation import simulate
 from tidings.wire.codec import Codec
@@ -112,6 +114,43 @@ def test_eta_is_delta_over_400_unless_given() -> None:
 
 def test_econtrol_with_eta_zero_is_ef21() -> None:
     np.testing.assert_array_equal(run("econtrol", 40, lr=0.02, eta=0.0), run("ef21", 40, lr=0.02))
+
+
+def test_econtrol_that_leaves_nothing_out_is_sgd() -> None:
+    x = np.zeros(DIM)
+    for _ in range(40):
+        x = x - 0.02 * gradients(x).mean(axis=0)
+    for eta in (0.0, 0.3):
+        got = run("econtrol", 40, lr=0.02, eta=eta, compressor="identity")
+        np.testing.assert_allclose(got, np.broadcast_to(x, got.shape), atol=2e-5)
+
+
+@dataclass(frozen=True)
+class Traced(EControl):
+    """Writes down gradients and errors."""
+
+    def compress(self, memory: Any, gradient: torch.Tensor, node: Node) -> Any:
+        memory, message = super().compress(memory, gradient, node)
+        node.log("gradient", x=gradient.tolist())
+        node.log("error", x=memory[0].tolist())
+        return memory, message
+
+
+@pytest.mark.parametrize("dense_start", [True, False])
+def test_econtrol_is_sgd_but_for_the_error_that_it_holds_back(dense_start: bool) -> None:
+    """x - lr mean e_i is where SGD on the same gradients would be."""
+    recorder, lr = Recorder(), 0.02
+    top_3 = Compressor.parse(TOP_3)
+    protocol = Traced(lr=lr, compressor=top_3, eta=0.1, dense_start=dense_start)
+    x = models(simulate(plans(NODES, "star", protocol, BOWLS, 30, link=IDEAL), recorder))[0]
+    by_worker = {
+        name: [[event["x"] for event in recorder.named(name, node)] for node in range(NODES)]
+        for name in ("gradient", "error")
+    }
+    sgd = -lr * np.array(by_worker["gradient"]).mean(axis=0).sum(axis=0)
+    held_back = lr * np.array(by_worker["error"]).mean(axis=0)[-1]
+    assert np.abs(held_back).max() > 1e-2
+    np.testing.assert_allclose(x - held_back, sgd, atol=1e-5)
 
 
 # -- where they end --------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ class EC(ErrorFeedback):
         e_i <- e_i + g_i(x) - q_i
         x   <- x - lr (1/n) sum_i q_i              to all workers
 
-    x + lr mean e_i is SGD on the same gradients. Where the workers' data differ, e_i does not
+    x - lr mean e_i is SGD on the same gradients. Where the workers' data differ, e_i does not
     vanish even at the optimum, and x stalls at a distance that grows with lr; see ``ef21`` and
     ``econtrol``.
 

@@ -33,7 +33,7 @@ class EControl(ErrorFeedback):
         h_i <- h_i + q_i,       h <- h + (1/n) sum_i q_i
         x   <- x - lr h                                  to all workers
 
-    x + lr mean e_i is SGD on the same gradients. eta = 0 is ``ef21``; h_i frozen at 0 with eta = 1
+    x - lr mean e_i is SGD on the same gradients. eta = 0 is ``ef21``; h_i frozen at 0 with eta = 1
     is ``ec``. The theory takes eta = delta / 400, the default, for C with contraction delta; from
     delta / 10 to delta is faster, and beyond that it diverges before eta = 1. With stochastic
     gradients the error falls like 1 / n, with data as different as they may be.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
@@ -18,23 +17,19 @@ from tidings.api import (
     Node,
     Packed,
     Part,
-    PartVector,
     Protocol,
     protocols,
 )
 from tidings.compressors.bitpacking import FLOAT32_MAX, pack_scale, pack_uints
-
-
-class Share(Message):
-    """The receiver's part of the sender's gradient."""
-
-    x: PartVector
-
-
-class Average(Message):
-    """The sender's part of the average gradient."""
-
-    x: PartVector
+from tidings.protocols.all_reduce import (
+    Average,
+    Share,
+    average,
+    check_complete,
+    cut,
+    join,
+    mean,
+)
 
 
 class Signs(Message):
@@ -111,8 +106,7 @@ class OneBitAdam(Protocol):
 
     def check(self, in_degrees: tuple[int, ...], graph: GraphFacts) -> None:
         """Everyone must reach everyone."""
-        if min(in_degrees) != len(in_degrees) - 1:
-            raise ValueError("one_bit_adam needs an all-reduce among all nodes: use complete")
+        check_complete("one_bit_adam", in_degrees)
 
     def traffic(self, graph: GraphFacts) -> dict[type[Message], float]:
         """Of a round after the warm-up, or of Adam where there is no end of it."""
@@ -130,7 +124,7 @@ class OneBitAdam(Protocol):
         for round_ in node.rounds():
             gradient = await node.gradient(x)
             if self.warm_up is None or round_ < self.warm_up:
-                gradient = await self._average(gradient, node)
+                gradient = await average(gradient, node)
                 state.m = self.beta1 * state.m + (1 - self.beta1) * gradient
                 state.v = self.beta2 * state.v + (1 - self.beta2) * gradient**2
             else:
@@ -142,40 +136,28 @@ class OneBitAdam(Protocol):
 
     # -- the all-reduce ----------------------------------------------------------------------
 
-    async def _average(self, u: torch.Tensor, node: Node) -> torch.Tensor:
-        """The average of everyone's (d,) vector, uncompressed."""
-        parts = _cut(u, node.n)
-        await node.send_all({r: Share(parts[r]) for r in node.neighbors})
-        shares = await node.gather(Share)
-        rows = {r: share.x for r, share in shares.items()} | {node.id: parts[node.id]}
-        mine = _mean(rows)
-        await node.send_all(node.to_neighbors(Average(mine)))
-        averages = await node.gather(Average)
-        found = {r: average.x for r, average in averages.items()} | {node.id: mine}
-        return _join([found.get(r, parts[r]) for r in range(node.n)], len(u))
-
     async def _average_signs(self, u: torch.Tensor, state: State, node: Node) -> torch.Tensor:
         """The average of everyone's (d,) vector by signs; what is left out goes into the errors."""
         live = state.v > 0
         p = torch.where(live, u + state.error, 0.0)
         packed = self._pack(p, live, node.n)
         parts = [self.signs.unpack(part, Part.length(len(u), node.n)) for part in packed]
-        state.error = p - torch.where(live, _join(parts, len(u)), 0.0)
+        state.error = p - torch.where(live, join(parts, len(u)), 0.0)
         await node.send_all({r: Signs(Compressed(packed[r], parts[r])) for r in node.neighbors})
         signs = await node.gather(Signs)
         rows = {r: message.q.dense for r, message in signs.items()} | {node.id: parts[node.id]}
 
         size = Part.length(len(u), node.n)
         own = live[node.id * size : (node.id + 1) * size]
-        c = torch.where(own, _mean(rows)[: len(own)] + state.server_error, 0.0)
+        c = torch.where(own, mean(rows)[: len(own)] + state.server_error, 0.0)
         mine = self._pack(c, own, 1, size)[0]
         dense = self.signs.unpack(mine, size)
         state.server_error = c - torch.where(own, dense[: len(own)], 0.0)
         await node.send_all(node.to_neighbors(AverageSigns(Compressed(mine, dense))))
         averages = await node.gather(AverageSigns)
         found = {r: message.q.dense for r, message in averages.items()} | {node.id: dense}
-        silent = _cut(state.m, node.n)
-        joined = _join([found.get(r, silent[r]) for r in range(node.n)], len(u))
+        silent = cut(state.m, node.n)
+        joined = join([found.get(r, silent[r]) for r in range(node.n)], len(u))
         return torch.where(live, joined, 0.0)
 
     def _pack(
@@ -186,26 +168,7 @@ class OneBitAdam(Protocol):
         scale = float(torch.linalg.vector_norm(p.double())) / math.sqrt(count) if count else 0.0
         if not scale <= FLOAT32_MAX:
             raise ValueError(f"one_bit_adam: momenta of norm {scale}; has the run diverged?")
-        cut = _cut(p, parts, size)
-        return [Packed(pack_uints((part < 0).numpy(), 1), pack_scale(scale)) for part in cut]
-
-
-def _cut(u: torch.Tensor, parts: int, size: int | None = None) -> Sequence[torch.Tensor]:
-    """Equal parts of a (d,) vector, the last ones filled up with zeros."""
-    size = Part.length(len(u), parts) if size is None else size
-    filled = torch.zeros(parts * size)
-    filled[: len(u)] = u
-    return list(filled.reshape(parts, size))
-
-
-def _join(parts: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
-    """The (dim,) vector of which these are the parts."""
-    return torch.cat(list(parts))[:dim]
-
-
-def _mean(rows: dict[int, torch.Tensor]) -> torch.Tensor:
-    """The mean of the rows, added in node order."""
-    total = torch.zeros_like(next(iter(rows.values())))
-    for r in sorted(rows):
-        total += rows[r]
-    return total / len(rows)
+        return [
+            Packed(pack_uints((part < 0).numpy(), 1), pack_scale(scale))
+            for part in cut(p, parts, size)
+        ]
