@@ -26,7 +26,7 @@ SHORT: dict[str, tuple[list[str], float]] = {
     "dadao-ring": ([], 69.83),
     "ec": (["stop.rounds=120"], 320),
     "econtrol": (["stop.rounds=120"], 320),
-    "ef21-w": (["stop.rounds=120"], 320),
+    "ef21-w": (["stop.rounds=120"], 325),
     "fault-byzantine-turn": ([], 0.9),
     "fault-choco-crash": ([], 0.85),
     "fault-churn": ([], 0.95),
