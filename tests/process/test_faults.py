@@ -67,6 +67,35 @@ def test_a_frozen_node_goes_on_where_it_stood(tmp_path: Path) -> None:
     assert found["rounds"] == 60
 
 
+def test_a_frozen_neighbour_is_suspected_and_trusted_again(tmp_path: Path) -> None:
+    """SIGSTOP leaves every connection open: nothing but its silence tells."""
+    _, changes, out = ran(
+        tmp_path,
+        "{id: ice, fault: node.pause, on: 1, at: 500ms, for: 2s}",
+        wait="{for: live, timeout: 60s, heartbeat: 100ms, suspect_after: 800ms}",
+        compute="{time: 20ms}",
+        stop="{time: 5s}",
+        evaluate="{every: 500ms}",
+    )
+    began, ended = (line["time_s"] for line in changes)
+    events = [event for event in lines(out, "events") if event["node"] in (0, 2)]
+    for node in (0, 2):
+        suspected, trusted = (
+            next(e["time_s"] for e in events if (e["event"], e["node"]) == (word, node))
+            for word in ("suspected", "trusted")
+        )
+        # one interval less where its last sign was the older, and what a busy machine adds
+        assert began + 0.65 <= suspected <= began + 0.8 + 0.5
+        assert ended - 0.1 <= trusted <= ended + 0.5
+        meanwhile = [
+            row["round"]
+            for row in lines(out, "series")
+            if row["node"] == node and suspected <= row["time_s"] <= ended
+        ]
+        assert meanwhile[-1] > meanwhile[0]
+    assert not [e for e in lines(out, "events") if (e["event"], e["node"]) == ("suspected", 1)]
+
+
 def test_faults_that_only_the_coordinator_can_time(tmp_path: Path) -> None:
     found, changes, _ = ran(
         tmp_path,

@@ -201,6 +201,8 @@ compute:
 wait:
   for: all
   timeout: 30s
+  heartbeat: null
+  suspect_after: null
 stop:
   rounds: 3
   time: null

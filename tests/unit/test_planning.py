@@ -139,6 +139,21 @@ def test_rows_that_are_too_few_name_the_line_of_the_protocol() -> None:
     assert complaint(text).startswith("some/file.yaml:9: protocol: ")
 
 
+@pytest.mark.parametrize(
+    ("wait", "said"),
+    [
+        ("{suspect_after: 1s}", "suspect_after needs heartbeat"),
+        ("{heartbeat: 100ms, suspect_after: 150ms}", "must be at least twice heartbeat"),
+        # a message at 2 kbit/s and the delay
+        ("{heartbeat: 100ms}", r"takes \d\S* s from node 0 to node 1 .* must be above"),
+    ],
+)
+def test_a_silence_that_would_condemn_the_living_is_refused(wait: str, said: str) -> None:
+    network = "network: {rate: 2kbit/s, delay: 100ms}\n"
+    with pytest.raises(UserError, match=said):
+        planned("{kind: d_psgd, lr: 1}", "ring", f"{network}wait: {wait}\n")
+
+
 def test_where_it_is_written_is_no_part_of_an_experiment() -> None:
     assert loads(FILE, "a/x.yaml") == loads(f"# a comment\n{FILE}", "b/x.yaml")
 

@@ -99,6 +99,8 @@ def _policy(value: object) -> object:
     raise ValueError(f"write 'all', 'live' or a number from 1 on, not {value!r}{hint}")
 
 
+#: silence of that many heartbeats is suspicious, where nothing is said
+_BEATS_MISSED = 5
 #: weights are dense matrices: beyond this, planning takes gigabytes and hours
 MAX_NODES = 10_000
 
@@ -143,6 +145,25 @@ class Wait(Section):
     """All that are expected, those that are live, or any that many (a quorum)."""
     timeout: PositiveDuration = Duration(30)
     """The longest that a node waits before it goes on without."""
+    heartbeat: PositiveDuration | None = None
+    """After so long without a message a link carries a sign of life; left out: none."""
+    suspect_after: PositiveDuration | None = None
+    """Who was not heard for so long is suspected; left out: five times `heartbeat`."""
+
+    @property
+    def silence_s(self) -> float | None:
+        """Emulated seconds of silence after which a neighbour is suspected; None without."""
+        if self.heartbeat is None:
+            return None
+        return float(self.suspect_after or _BEATS_MISSED * self.heartbeat)
+
+    @model_validator(mode="after")
+    def _heard_in_time(self) -> Wait:
+        if self.suspect_after is not None and self.heartbeat is None:
+            raise ValueError("suspect_after needs heartbeat: without, the living are silent too")
+        if self.heartbeat is not None and (self.silence_s or 0) < 2 * self.heartbeat:
+            raise ValueError("suspect_after must be at least twice heartbeat")
+        return self
 
 
 class Stop(Section, json_schema_extra={"minProperties": 1}):

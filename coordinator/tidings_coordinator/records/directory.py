@@ -253,6 +253,7 @@ def bytes_line(counts: records.Bytes) -> dict[str, int]:
         "metadata": counts.metadata,
         "header": counts.header,
         "control": counts.control,
+        "heartbeat": counts.heartbeat,
     }
     return {"total": sum(kinds.values())} | kinds
 

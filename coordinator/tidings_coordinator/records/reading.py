@@ -19,7 +19,7 @@ from tidings_coordinator.records.standing import standing
 Row = dict[str, Any]
 
 #: what bytes are made of
-KINDS = ("payload", "metadata", "header", "control")
+KINDS = ("payload", "metadata", "header", "control", "heartbeat")
 _METRICS = ("accuracy", "loss", "suboptimality", "distance")
 
 
@@ -139,12 +139,15 @@ class Run:
     def sent(self) -> dict[int, dict[str, int]]:
         """Bytes by kind that each node sent: at the end, or as far as it was written down."""
         if not self.closed:
-            return {node: dict(row["bytes"]) for node, row in sorted(self.latest.items())}
+            return {
+                node: {kind: row["bytes"].get(kind, 0) for kind in ("total", *KINDS)}
+                for node, row in sorted(self.latest.items())
+            }
         total = {node: dict.fromkeys(("total", *KINDS), 0) for node in range(self.node_count)}
         for link in self.links:
             of_node = total.setdefault(link["source"], dict.fromkeys(("total", *KINDS), 0))
             for kind in of_node:
-                of_node[kind] += link["bytes"][kind]
+                of_node[kind] += link["bytes"].get(kind, 0)
         return total
 
     @property

@@ -68,6 +68,7 @@ def result(run: RunPlan, ending: Ending, directory: Path) -> dict[str, Any]:
         sent.metadata += link.bytes.metadata
         sent.header += link.bytes.header
         sent.control += link.bytes.control
+        sent.heartbeat += link.bytes.heartbeat
     totals, messages = bytes_line(sent), sum(link.messages for link in links)
     if last is not None and len(ending.finals) < len(run.nodes):
         # some closing records are missing: the last evaluation is the better count

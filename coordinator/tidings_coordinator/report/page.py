@@ -34,7 +34,7 @@ _MEANINGS = {
     "estimated from sketches",
 }
 #: of the kinds of bytes, as names of the palette
-_KIND_COLORS = ("s0", "s5", "s4", "s3")
+_KIND_COLORS = ("s0", "s5", "s4", "s3", "s2")
 
 
 @dataclass(frozen=True)

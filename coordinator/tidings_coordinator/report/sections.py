@@ -21,6 +21,7 @@ _KIND_WORDS = {
     "metadata": "indices, scales and shapes",
     "header": "addressing and framing",
     "control": "protocol messages without a model",
+    "heartbeat": "signs of life between neighbours",
 }
 
 

@@ -166,7 +166,10 @@ class _Leaving(NamedTuple):
 class _Link:
     shape: LinkShape
     dice: Dice
+    beat_dice: Dice
     sequence: int = 0
+    #: heartbeats have fates of their own, so that they change no message's
+    beats: int = 0
     busy_ns: int = 0
     #: FIFO: no chunk arrives before the one ahead of it, whatever the jitter
     last_due_ns: int = 0
@@ -188,7 +191,10 @@ class Egress(Generic[T]):
         quantum_bytes: int = 1 << 20,
     ) -> None:
         self._links = {
-            target: _Link(shape, Dice(seed, source, target)) for target, shape in links.items()
+            target: _Link(
+                shape, Dice(seed, source, target), Dice(seed, source, target, "heartbeat")
+            )
+            for target, shape in links.items()
         }
         self._nic: FairLine[tuple[Passage[T], int, bool]] | None = None
         if math.isfinite(nic_bit_per_s):
@@ -246,12 +252,18 @@ class Egress(Generic[T]):
             link.leaving.popleft()
         return link.leaving
 
-    def offer(self, now_ns: int, target: int, chunk_sizes: Sequence[int], item: T) -> None:
-        """Queue a message for ``target``."""
+    def offer(
+        self, now_ns: int, target: int, chunk_sizes: Sequence[int], item: T, beats: bool = False
+    ) -> None:
+        """Queue a message for ``target``; ``beats``: it is a heartbeat."""
         self._settle(now_ns)
         link = self._links[target]
-        draw = link.dice.draw(link.shape, link.sequence)
-        link.sequence += 1
+        if beats:
+            draw = link.beat_dice.draw(link.shape, link.beats)
+            link.beats += 1
+        else:
+            draw = link.dice.draw(link.shape, link.sequence)
+            link.sequence += 1
         message = Passage(item, draw.jitter_ns, "" if draw.lost else None)
         for index, size in enumerate(chunk_sizes):
             last = index == len(chunk_sizes) - 1

@@ -57,7 +57,8 @@ class Ledger:
     def arrived(self, source: int, counts: ByteCount, rounds_behind: int) -> None:
         """Count a well-formed frame."""
         self.received.add(counts)
-        self.staleness.add(rounds_behind)
+        if not counts.heartbeat:
+            self.staleness.add(rounds_behind)
         size_bytes, messages = self.arrivals.get(source, (0, 0))
         self.arrivals[source] = (size_bytes + counts.total, messages + 1)
 
@@ -150,6 +151,7 @@ def as_record(counts: ByteCount) -> records.Bytes:
         metadata=counts.metadata,
         header=counts.header,
         control=counts.control,
+        heartbeat=counts.heartbeat,
     )
 
 

@@ -186,5 +186,5 @@ def _counter(name: str, text: str, value: float) -> Metric:
 
 
 def _add_bytes(family: CounterMetricFamily, labels: list[str], counts: ByteCount) -> None:
-    for kind in ("payload", "metadata", "header", "control"):
+    for kind in ("payload", "metadata", "header", "control", "heartbeat"):
         family.add_metric([*labels, kind], getattr(counts, kind))

@@ -104,6 +104,7 @@ class RuntimeNode(Survival):
         self._answers = asyncio.create_task(self._exchanger.serve())
         self._answers.add_done_callback(lambda _: self._main and self._main.cancel())
         self.agent.arm(self.plan.faults, returning=self.plan.incarnation > 0)
+        self._pulse.begin()
         return self._main
 
     async def _live(self) -> None:
@@ -126,6 +127,7 @@ class RuntimeNode(Survival):
         self._ended.set()
         self.agent.heal_all("the end of the run")
         self.strikes.end()
+        self._pulse.end()
         await self._exchanger.settle(self.plan.wait_s * self.plan.time_scale)
         finished = self._main.done()
         self._main.cancel()
@@ -145,6 +147,7 @@ class RuntimeNode(Survival):
         self.dead = True
         self.timeline.end()
         self.strikes.end()
+        self._pulse.end()
         self._world.transport.abort()
         self._mailbox.clear()
         self._rejoiner.stop()

@@ -58,6 +58,15 @@ class AttackPlan(_Plan):
     attackers: tuple[int, ...]
 
 
+class HeartbeatPlan(_Plan):
+    """How neighbours know that a node is there while it has nothing to say."""
+
+    #: emulated seconds between two signs of life on a link
+    every_s: float = Field(gt=0)
+    #: emulated seconds of silence after which a neighbour is suspected
+    suspect_after_s: float = Field(gt=0)
+
+
 class CheckpointPlan(_Plan):
     """When a node writes down what it would need to go on, and where."""
 
@@ -128,7 +137,10 @@ class NodePlan(_Plan):
     trace: bool = False
     #: spans of what it does when; 0 for none
     timeline: int = 0
+    #: wall seconds between two reports to the coordinator
     heartbeat_s: float = 0.5
+    #: between neighbours; None: they are silent unless they have something to say
+    heartbeat: HeartbeatPlan | None = None
     #: whether the node serves Prometheus metrics, and how long it stays for a last scrape
     metrics: bool = False
     #: where they are served; empty: where the node listens

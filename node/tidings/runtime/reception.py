@@ -20,11 +20,13 @@ from tidings.runtime.ledger import Ledger
 from tidings.runtime.mailbox import Mailbox
 from tidings.runtime.parts import Parts
 from tidings.runtime.plan import NodePlan
+from tidings.runtime.pulse import Pulse
 from tidings.runtime.rejoin import Rejoiner
 from tidings.runtime.timeline import Timeline
 from tidings.runtime.waiting import Waiting
 from tidings.runtime.world import World
 from tidings.v1 import data_pb2 as pb
+from tidings.wire.codec import Incoming
 from tidings.wire.frame import Buffer
 
 M = TypeVar("M", bound=Message)
@@ -35,6 +37,7 @@ class Reception(Node):
 
     _exchanger: Exchanger
     _rejoiner: Rejoiner
+    _pulse: Pulse
 
     def __init__(self, plan: NodePlan, parts: Parts, world: World) -> None:
         self.plan = plan
@@ -54,6 +57,8 @@ class Reception(Node):
         self._world = world
         self._mailbox = Mailbox(plan.mailbox_messages)
         self._suspected: set[int] = set()
+        #: those that let a deadline pass: a heartbeat does not make them punctual
+        self._late: set[int] = set()
         self._heard = frozenset(plan.in_neighbors)
         #: the latest incarnation of each in-neighbour that was heard of
         self._incarnations: defaultdict[int, int] = defaultdict(int)
@@ -91,6 +96,7 @@ class Reception(Node):
         if policy == "live":
             # whoever let a deadline pass is not waited for again until it is heard
             for source in set(missing) - not_awaited - self._rejoiner.away(round_):
+                self._late.add(source)
                 self._suspect(source, True)
         return Inbox(taken, missing)  # type: ignore[arg-type]
 
@@ -158,14 +164,15 @@ class Reception(Node):
             return
         if incoming.incarnation > self._incarnations[source]:
             self._incarnations[source] = incoming.incarnation
-        if source in self._suspected:
-            self._suspect(source, False)
+        self._heard_of(source, incoming)
         if incoming.probe is not None:
             self.on_probe(source, incoming.probe)
             return
         self.ledger.arrived(source, incoming.counts, self.round - incoming.round)
         if self.gate.closed:
             self.ledger.refused["away"] += 1
+            return
+        if incoming.heartbeat:
             return
         if self.plan.trace:
             digest = hashlib.blake2b(data, digest_size=8).hexdigest()
@@ -187,6 +194,15 @@ class Reception(Node):
             self._rejoiner.saw(source, round_)
             if self._mailbox.put(source, round_, message, step) == "kept":
                 self.waiting.arrived(type(message), round_, source, step)
+
+    def _heard_of(self, source: int, incoming: Incoming) -> None:
+        """A neighbour is there."""
+        if self._pulse.heard(source):
+            self.log("trusted", peer=source)
+        if not incoming.heartbeat:
+            self._late.discard(source)
+        if source in self._suspected and source not in self._late:
+            self._suspect(source, False)
 
     def _suspect(self, peer: int, dead: bool) -> None:
         (self._suspected.add if dead else self._suspected.discard)(peer)

@@ -25,6 +25,9 @@ from tidings.wire.frame import Frame
 
 R = TypeVar("R")
 
+#: virtual seconds in which a message that is on its way should have arrived
+_STUCK_S = 60.0
+
 
 class Controls:
     """What can be done to the nodes of a simulated run, from outside, now."""
@@ -194,6 +197,7 @@ class _Run:
         self._running: dict[asyncio.Task[None], RuntimeNode] = {}
         self._failed: tuple[RuntimeNode, BaseException] | None = None
         self._news = asyncio.Event()
+        self._stuck_since_s = math.inf
         loop.on_deadlock = self._deadlock
 
     def store_of(self, plan: NodePlan) -> Store | None:
@@ -285,9 +289,21 @@ class _Run:
             raise RunError(f"node {node.id} failed: {error!r}") from error
 
     def _progress(self) -> None:
+        if self.nodes[0].plan.heartbeat is not None:
+            self._check_stuck()
         reason = self.observer.progress(self.loop.time(), self.nodes)
         if reason is not None:
             self.stop(reason)
+
+    def _check_stuck(self) -> None:
+        """Deadlock, where nothing but heartbeats has kept time going for long."""
+        stuck = bool(self._running) and all(n.waiting.stuck for n in self._running.values())
+        if not stuck:
+            self._stuck_since_s = math.inf
+            return
+        self._stuck_since_s = min(self._stuck_since_s, self.loop.time())
+        if self.loop.time() > self._stuck_since_s + _STUCK_S:
+            raise self._deadlock()
 
     def _deadlock(self) -> Exception:
         return Deadlock(deadlock_text({node.id: node.waiting.describe() for node in self.nodes}))

@@ -98,6 +98,14 @@ class Strikes:
             else:
                 await self._transport.send(mail.target, copy.frame, copy.extra)
 
+    async def beat(self, mail: Mail) -> None:
+        """Hand a heartbeat to its link, unless that is cut; other strikes are at messages."""
+        for strike in self._links.get(mail.target, {}).values():
+            if isinstance(strike.striker, Cut):
+                self._lose(mail.target, mail.frame, strike.event)
+                return
+        await self._transport.send(mail.target, mail.frame)
+
     def _struck(
         self, strike: _Strike, mail: Mail, copy: Copy, event: str
     ) -> list[tuple[Copy, str]]:

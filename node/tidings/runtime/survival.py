@@ -6,8 +6,14 @@ from typing import Any, TypeVar
 
 from tidings.api.message import Message
 from tidings.api.node import Resync
+from tidings.faults.base import Mail
 from tidings.runtime.keeping import Keeper, counted, recount
+from tidings.runtime.parts import Parts
+from tidings.runtime.plan import NodePlan
+from tidings.runtime.pulse import Pulse
 from tidings.runtime.reception import Reception
+from tidings.runtime.strikes import Strikes
+from tidings.runtime.world import World
 from tidings.v1 import data_pb2 as pb
 
 S = TypeVar("S")
@@ -20,10 +26,23 @@ class Survival(Reception):
     """What a node keeps, and how it and its neighbours come back; see tidings.api.Node."""
 
     _keeper: Keeper
+    strikes: Strikes
     #: the round in which :meth:`rounds` begins
     _first_round = 0
     #: whether the node went on from a checkpoint
     _restored = False
+
+    def __init__(self, plan: NodePlan, parts: Parts, world: World) -> None:
+        super().__init__(plan, parts, world)
+        self._pulse = Pulse(plan, world, self.gate, self._beat, self._silent)
+
+    async def _beat(self, target: int) -> None:
+        frame = self.codec.heartbeat(self.round)
+        await self.strikes.beat(Mail(target, None, self.round, frame))
+
+    def _silent(self, peer: int, silent_s: float) -> None:
+        self.log("suspected", peer=peer, silent_s=silent_s)
+        self._suspect(peer, True)
 
     def take_over(self, old: Survival) -> None:
         """Go on with the books of a node that has crashed, but for those of its links."""

@@ -110,7 +110,7 @@ class MemoryTransport(Transport):
             self.links[target].duplicate(frame)
         else:
             self.links[target].accept(frame)
-        self._egress.offer(loop.now_ns, target, frame.chunk_sizes, frame)
+        self._egress.offer(loop.now_ns, target, frame.chunk_sizes, frame, frame.beats)
         self._advance_egress()
 
     @property

@@ -225,7 +225,7 @@ class PacedTransport(NetworkTransport):
                 return 0.0
             room_ns = self._egress.room_ns(now_ns, target, size_bytes)
             if room_ns == now_ns:
-                self._egress.offer(now_ns, target, frame.chunk_sizes, frame)
+                self._egress.offer(now_ns, target, frame.chunk_sizes, frame, frame.beats)
                 self._backlog_bytes[target] += size_bytes
                 return None
             later_ns = room_ns or self._egress.next_ns() or now_ns

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15tidings/v1/data.proto\x12\ntidings.v1\"\n\n\x08RawChunk\"-\n\nLinkClosed\x12\x0e\n\x06\x66rames\x18\x01 \x01(\x04\x12\x0f\n\x07refused\x18\x02 \x01(\x04\":\n\x0bPingRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\"\x19\n\tPingReply\x12\x0c\n\x04node\x18\x01 \x01(\r\"\xef\x01\n\x0b\x46rameHeader\x12\x0c\n\x04type\x18\x01 \x01(\r\x12\r\n\x05round\x18\x02 \x01(\x04\x12\x10\n\x08integers\x18\x03 \x03(\x12\x12\x0e\n\x06\x66loats\x18\x04 \x03(\x01\x12\x10\n\x08sections\x18\x05 \x03(\r\x12&\n\x08\x65xchange\x18\x06 \x01(\x0b\x32\x14.tidings.v1.Exchange\x12 \n\x05probe\x18\x07 \x01(\x0b\x32\x11.tidings.v1.Probe\x12\x0c\n\x04step\x18\x08 \x01(\x04\x12\"\n\x06rejoin\x18\t \x01(\x0b\x32\x12.tidings.v1.Rejoin\x12\x13\n\x0bincarnation\x18\n \x01(\r\"\x92\x01\n\x06Rejoin\x12\'\n\x05phase\x18\x01 \x01(\x0e\x32\x18.tidings.v1.Rejoin.Phase\x12\r\n\x05round\x18\x02 \x01(\x04\"P\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x07\n\x03\x41SK\x10\x01\x12\x08\n\x04HERE\x10\x02\x12\x08\n\x04JOIN\x10\x03\x12\t\n\x05NOTED\x10\x04\x12\x08\n\x04GIVE\x10\x05\"\xa9\x01\n\x08\x45xchange\x12)\n\x05phase\x18\x01 \x01(\x0e\x32\x1a.tidings.v1.Exchange.Phase\x12\n\n\x02id\x18\x02 \x01(\x04\x12\x0f\n\x07starter\x18\x03 \x01(\r\"U\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x07\n\x03\x41SK\x10\x01\x12\t\n\x05OFFER\x10\x02\x12\n\n\x06REFUSE\x10\x03\x12\n\n\x06\x43OMMIT\x10\x04\x12\t\n\x05\x41\x42ORT\x10\x05\"\xa6\x01\n\x05Probe\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.tidings.v1.Probe.Kind\x12\x0e\n\x06number\x18\x02 \x01(\r\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x0f\n\x07span_ns\x18\x04 \x01(\x04\"G\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x08\n\x04PING\x10\x01\x12\x08\n\x04PONG\x10\x02\x12\t\n\x05\x42URST\x10\x03\x12\n\n\x06REPORT\x10\x04\x32v\n\x04Peer\x12\x36\n\x04Link\x12\x14.tidings.v1.RawChunk\x1a\x16.tidings.v1.LinkClosed(\x01\x12\x36\n\x04Ping\x12\x17.tidings.v1.PingRequest\x1a\x15.tidings.v1.PingReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15tidings/v1/data.proto\x12\ntidings.v1\"\n\n\x08RawChunk\"-\n\nLinkClosed\x12\x0e\n\x06\x66rames\x18\x01 \x01(\x04\x12\x0f\n\x07refused\x18\x02 \x01(\x04\":\n\x0bPingRequest\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\x0c\"\x19\n\tPingReply\x12\x0c\n\x04node\x18\x01 \x01(\r\"\x82\x02\n\x0b\x46rameHeader\x12\x0c\n\x04type\x18\x01 \x01(\r\x12\r\n\x05round\x18\x02 \x01(\x04\x12\x10\n\x08integers\x18\x03 \x03(\x12\x12\x0e\n\x06\x66loats\x18\x04 \x03(\x01\x12\x10\n\x08sections\x18\x05 \x03(\r\x12&\n\x08\x65xchange\x18\x06 \x01(\x0b\x32\x14.tidings.v1.Exchange\x12 \n\x05probe\x18\x07 \x01(\x0b\x32\x11.tidings.v1.Probe\x12\x0c\n\x04step\x18\x08 \x01(\x04\x12\"\n\x06rejoin\x18\t \x01(\x0b\x32\x12.tidings.v1.Rejoin\x12\x13\n\x0bincarnation\x18\n \x01(\r\x12\x11\n\theartbeat\x18\x0b \x01(\x08\"\x92\x01\n\x06Rejoin\x12\'\n\x05phase\x18\x01 \x01(\x0e\x32\x18.tidings.v1.Rejoin.Phase\x12\r\n\x05round\x18\x02 \x01(\x04\"P\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x07\n\x03\x41SK\x10\x01\x12\x08\n\x04HERE\x10\x02\x12\x08\n\x04JOIN\x10\x03\x12\t\n\x05NOTED\x10\x04\x12\x08\n\x04GIVE\x10\x05\"\xa9\x01\n\x08\x45xchange\x12)\n\x05phase\x18\x01 \x01(\x0e\x32\x1a.tidings.v1.Exchange.Phase\x12\n\n\x02id\x18\x02 \x01(\x04\x12\x0f\n\x07starter\x18\x03 \x01(\r\"U\n\x05Phase\x12\x15\n\x11PHASE_UNSPECIFIED\x10\x00\x12\x07\n\x03\x41SK\x10\x01\x12\t\n\x05OFFER\x10\x02\x12\n\n\x06REFUSE\x10\x03\x12\n\n\x06\x43OMMIT\x10\x04\x12\t\n\x05\x41\x42ORT\x10\x05\"\xa6\x01\n\x05Probe\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.tidings.v1.Probe.Kind\x12\x0e\n\x06number\x18\x02 \x01(\r\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x0f\n\x07span_ns\x18\x04 \x01(\x04\"G\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x08\n\x04PING\x10\x01\x12\x08\n\x04PONG\x10\x02\x12\t\n\x05\x42URST\x10\x03\x12\n\n\x06REPORT\x10\x04\x32v\n\x04Peer\x12\x36\n\x04Link\x12\x14.tidings.v1.RawChunk\x1a\x16.tidings.v1.LinkClosed(\x01\x12\x36\n\x04Ping\x12\x17.tidings.v1.PingRequest\x1a\x15.tidings.v1.PingReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,19 +40,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PINGREPLY']._serialized_start=156
   _globals['_PINGREPLY']._serialized_end=181
   _globals['_FRAMEHEADER']._serialized_start=184
-  _globals['_FRAMEHEADER']._serialized_end=423
-  _globals['_REJOIN']._serialized_start=426
-  _globals['_REJOIN']._serialized_end=572
-  _globals['_REJOIN_PHASE']._serialized_start=492
-  _globals['_REJOIN_PHASE']._serialized_end=572
-  _globals['_EXCHANGE']._serialized_start=575
-  _globals['_EXCHANGE']._serialized_end=744
-  _globals['_EXCHANGE_PHASE']._serialized_start=659
-  _globals['_EXCHANGE_PHASE']._serialized_end=744
-  _globals['_PROBE']._serialized_start=747
-  _globals['_PROBE']._serialized_end=913
-  _globals['_PROBE_KIND']._serialized_start=842
-  _globals['_PROBE_KIND']._serialized_end=913
-  _globals['_PEER']._serialized_start=915
-  _globals['_PEER']._serialized_end=1033
+  _globals['_FRAMEHEADER']._serialized_end=442
+  _globals['_REJOIN']._serialized_start=445
+  _globals['_REJOIN']._serialized_end=591
+  _globals['_REJOIN_PHASE']._serialized_start=511
+  _globals['_REJOIN_PHASE']._serialized_end=591
+  _globals['_EXCHANGE']._serialized_start=594
+  _globals['_EXCHANGE']._serialized_end=763
+  _globals['_EXCHANGE_PHASE']._serialized_start=678
+  _globals['_EXCHANGE_PHASE']._serialized_end=763
+  _globals['_PROBE']._serialized_start=766
+  _globals['_PROBE']._serialized_end=932
+  _globals['_PROBE_KIND']._serialized_start=861
+  _globals['_PROBE_KIND']._serialized_end=932
+  _globals['_PEER']._serialized_start=934
+  _globals['_PEER']._serialized_end=1052
 # @@protoc_insertion_point(module_scope)

@@ -127,6 +127,7 @@ class FrameHeader(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     REJOIN_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
     type: _builtins.int
     """Position in the protocol's message table, from 1; 0 for a frame without a message."""
     round: _builtins.int
@@ -134,6 +135,8 @@ class FrameHeader(_message.Message):
     """The step within the round, where a round has more than one."""
     incarnation: _builtins.int
     """how often the sender was started before; frames of an earlier process are refused"""
+    heartbeat: _builtins.bool
+    """a sign of life, and nothing else"""
     @_builtins.property
     def integers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """The message's int and bool fields, then its float fields, each in declaration order."""
@@ -163,10 +166,11 @@ class FrameHeader(_message.Message):
         step: _builtins.int = ...,
         rejoin: Global___Rejoin | None = ...,
         incarnation: _builtins.int = ...,
+        heartbeat: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["exchange", b"exchange", "probe", b"probe", "rejoin", b"rejoin"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exchange", b"exchange", "floats", b"floats", "incarnation", b"incarnation", "integers", b"integers", "probe", b"probe", "rejoin", b"rejoin", "round", b"round", "sections", b"sections", "step", b"step", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exchange", b"exchange", "floats", b"floats", "heartbeat", b"heartbeat", "incarnation", b"incarnation", "integers", b"integers", "probe", b"probe", "rejoin", b"rejoin", "round", b"round", "sections", b"sections", "step", b"step", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

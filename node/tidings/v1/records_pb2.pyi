@@ -28,6 +28,7 @@ class Bytes(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     HEADER_FIELD_NUMBER: _builtins.int
     CONTROL_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
     payload: _builtins.int
     """model values"""
     metadata: _builtins.int
@@ -36,6 +37,8 @@ class Bytes(_message.Message):
     """frame prefix, header and scalar fields"""
     control: _builtins.int
     """frames without a message: handshakes of exchanges"""
+    heartbeat: _builtins.int
+    """signs of life between neighbours"""
     def __init__(
         self,
         *,
@@ -43,10 +46,11 @@ class Bytes(_message.Message):
         metadata: _builtins.int = ...,
         header: _builtins.int = ...,
         control: _builtins.int = ...,
+        heartbeat: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "header", b"header", "metadata", b"metadata", "payload", b"payload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "header", b"header", "heartbeat", b"heartbeat", "metadata", b"metadata", "payload", b"payload"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -47,6 +47,8 @@ class Incoming:
     #: of the sender
     incarnation: int
     probe: pb.Probe | None
+    #: a sign of life and nothing else
+    heartbeat: bool
     counts: ByteCount
 
 
@@ -131,6 +133,11 @@ class Codec:
         frame, head_bytes = self._assemble(header, [bytes(filler_bytes)] if filler_bytes else [])
         return Frame(frame, ByteCount(control=head_bytes + filler_bytes))
 
+    def heartbeat(self, round_: int) -> Frame:
+        """A sign of life of a node that is in that round."""
+        frame, head_bytes = self._assemble(pb.FrameHeader(round=round_, heartbeat=True), [])
+        return Frame(frame, ByteCount(heartbeat=head_bytes))
+
     def _assemble(
         self, header: pb.FrameHeader, sections: list[Buffer]
     ) -> tuple[tuple[Buffer, ...], int]:
@@ -189,7 +196,10 @@ class Codec:
             raise MalformedFrame("the header does not parse") from error
         sections = _sections(view, start, header)
         message, count = self._message(header, sections)
-        if message is None:
+        beats = message is None and header.heartbeat
+        if beats:
+            count.heartbeat = len(view)
+        elif message is None:
             count.control = len(view)
         else:
             count.header = start
@@ -201,6 +211,7 @@ class Codec:
             header.rejoin if header.HasField("rejoin") else None,
             header.incarnation,
             header.probe if header.HasField("probe") else None,
+            beats,
             count,
         )
 
@@ -210,10 +221,10 @@ class Codec:
         count = ByteCount()
         if header.type == 0:
             handshake = header.HasField("exchange") or header.HasField("rejoin")
-            if not (handshake or header.HasField("probe")):
-                raise MalformedFrame("a frame without message, handshake or probe")
-            if handshake and sections:
-                raise MalformedFrame("a handshake carries no sections")
+            if not (handshake or header.heartbeat or header.HasField("probe")):
+                raise MalformedFrame("a frame without message, handshake, heartbeat or probe")
+            if (handshake or header.heartbeat) and sections:
+                raise MalformedFrame("a handshake or a heartbeat carries no sections")
             return None, count
         if header.type > len(self._types):
             raise MalformedFrame(f"message type {header.type} of {len(self._types)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import numpy as np
@@ -26,11 +26,12 @@ class ByteCount:
     metadata: int = 0
     header: int = 0
     control: int = 0
+    heartbeat: int = 0
 
     @property
     def total(self) -> int:
         """All of them."""
-        return self.payload + self.metadata + self.header + self.control
+        return self.payload + self.metadata + self.header + self.control + self.heartbeat
 
     def add(self, other: ByteCount) -> None:
         """Count ``other`` in, in place."""
@@ -38,10 +39,11 @@ class ByteCount:
         self.metadata += other.metadata
         self.header += other.header
         self.control += other.control
+        self.heartbeat += other.heartbeat
 
     def copy(self) -> Self:
         """The count as it stands now."""
-        return type(self)(self.payload, self.metadata, self.header, self.control)
+        return replace(self)
 
     def as_dict(self) -> dict[str, int]:
         """By name, with the total first."""
@@ -64,6 +66,11 @@ class Frame:
     def chunk_sizes(self) -> list[int]:
         """The chunks' lengths in the order in which they leave."""
         return [len(chunk) for chunk in self.chunks]
+
+    @property
+    def beats(self) -> bool:
+        """Whether it is a sign of life and no message."""
+        return self.counts.heartbeat > 0
 
     def joined(self) -> Buffer:
         """The frame in one piece."""
