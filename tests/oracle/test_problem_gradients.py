@@ -244,3 +244,40 @@ def test_full_gradients_and_gradients_on_one_batch(config: dict[str, Any]) -> No
         sizes = np.diff([*range(0, local.samples, config["batch_size"]), local.samples])
         epoch = [fresh.on_batch(rng)(x).double().numpy() for _ in sizes]
         np.testing.assert_allclose(np.average(epoch, axis=0, weights=sizes), want, atol=1e-5)
+
+
+# -- minimisers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        {"kind": "quadratic", "dim": 7},
+        {"kind": "quadratic", "dim": 7, "structure": "diagonal"},
+        {"kind": "least_squares", "dim": 7, "samples": 12},
+        {"kind": "clustered_regression", "dim": 7, "samples": 12},
+        {"kind": "logistic_regression", "l2": 0.05},
+        {"kind": "logistic_regression", "dataset": "digits", "l2": 0.05, "partition": "iid"},
+    ],
+    ids=lambda problem: "-".join(map(str, problem.values())),
+)
+@pytest.mark.parametrize("ridge", [0.0, 0.7])
+def test_a_minimizer_is_where_the_gradient_vanishes(problem: dict[str, Any], ridge: float) -> None:
+    """grad f_i(x) + ridge x = linear."""
+    share = Problem.parse(problem).local(1, 4, 3)
+    assert share.has_minimizer
+    linear = 0.1 * torch.from_numpy(np.random.default_rng(0).standard_normal(share.dim))
+    x = share.minimizer(linear, ridge)
+    assert x.dtype == torch.float64
+    found = share.full_gradient(x.float()).double() + ridge * x
+    torch.testing.assert_close(found, linear, atol=2e-5, rtol=0)
+
+
+def test_where_there_is_no_minimizer_it_is_said() -> None:
+    few = Problem.parse({"kind": "least_squares", "dim": 7, "samples": 3}).local(0, 2, 0)
+    with pytest.raises(ValueError, match="3 rows of 7 features have no unique minimiser"):
+        few.minimizer(torch.zeros(7).double(), 0.0)
+    free = Problem.parse({"kind": "logistic_regression", "l2": 0.0}).local(0, 2, 0)
+    with pytest.raises(ValueError, match="needs l2 > 0"):
+        free.minimizer(torch.zeros(31).double(), 0.0)
+    assert not Problem.parse({"kind": "digits", "hidden": 4}).local(0, 2, 0).has_minimizer

@@ -221,6 +221,17 @@ class Node(ABC):
             lambda: self.problem.full_gradient(point), gradients=self.problem.batches
         )
 
+    async def minimizer(self, linear: torch.Tensor, ridge: float = 0.0) -> torch.Tensor:
+        """The minimiser of ``f_i(x) + ridge/2 |x|^2 - <linear, x>``, (d,) float64 both.
+
+        Counts as much as a full gradient. A protocol that uses it asks for it in
+        ``check_problem``.
+        """
+        point = linear.clone()
+        return await self.compute(
+            lambda: self.problem.minimizer(point, ridge), gradients=self.problem.batches
+        )
+
     @abstractmethod
     async def compute(self, work: Callable[[], R], gradients: float = 1.0) -> R:
         """Run ``work`` off the loop; in virtual time it costs what ``gradients`` gradients cost."""

@@ -120,6 +120,19 @@ class LocalProblem:
         """
         raise NotImplementedError(f"{type(self).__name__} has no full gradient")
 
+    def minimizer(self, linear: torch.Tensor, ridge: float) -> torch.Tensor:
+        """The minimiser of ``f_i(x) + ridge/2 |x|^2 - <linear, x>``; (d,) float64 both.
+
+        With ridge 0 it is the gradient of the conjugate of f_i at ``linear``, with linear = ridge v
+        the proximal point of v. Optional; :attr:`has_minimizer` tells whether it is there.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no minimiser")
+
+    @property
+    def has_minimizer(self) -> bool:
+        """Whether :meth:`minimizer` is defined."""
+        return type(self).minimizer is not LocalProblem.minimizer
+
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...] | None:
         """The shapes of the parameters that x is made of, in order; None where x has no parts."""

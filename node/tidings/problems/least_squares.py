@@ -105,6 +105,10 @@ class LocalLeastSquares(LocalProblem):
         residuals = features @ x.double() - self._targets[rows]
         return (features.T @ residuals / len(rows)).float()
 
+    def minimizer(self, linear: torch.Tensor, ridge: float) -> torch.Tensor:
+        """``(A^T A / m + ridge I)^-1 (A^T y / m + linear)``; ValueError where there is none."""
+        return regularised(self._features, self._targets, linear, ridge)
+
     def evaluate(self, x: torch.Tensor) -> Mapping[str, float]:
         """``loss`` f(x), ``suboptimality`` f(x) - f*, ``distance`` |x - x*|^2."""
         average = _average(*self._whole)
@@ -115,6 +119,21 @@ class LocalLeastSquares(LocalProblem):
             "suboptimality": suboptimality,
             "distance": float(away @ away),
         }
+
+
+def regularised(
+    features: torch.Tensor, targets: torch.Tensor, linear: torch.Tensor, ridge: float
+) -> torch.Tensor:
+    """The minimiser of ``|A x - y|^2 / (2 m) + ridge/2 |x|^2 - <linear, x>``, all float64.
+
+    ValueError where it is not unique: fewer rows than columns and no ridge.
+    """
+    rows, dim = features.shape
+    if ridge == 0 and rows < dim:
+        raise ValueError(f"{rows} rows of {dim} features have no unique minimiser")
+    hessian = features.T @ features / rows + ridge * torch.eye(dim, dtype=torch.float64)
+    solution: torch.Tensor = torch.linalg.solve(hessian, features.T @ targets / rows + linear)
+    return solution
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,22 @@ class LogisticObjective:
     """
 
     def __init__(
-        self, features: torch.Tensor, classes: torch.Tensor, weights: torch.Tensor, l2: float
+        self,
+        features: torch.Tensor,
+        classes: torch.Tensor,
+        weights: torch.Tensor,
+        l2: float,
+        count: int | None = None,
     ) -> None:
-        """(N, D) float64 features, (N,) int64 classes from 0, (N,) float64 weights."""
+        """(N, D) float64 features, (N,) int64 classes from 0, (N,) float64 weights.
+
+        ``count`` is the number of classes, by default one more than the largest that occurs.
+        """
         ones = torch.ones(len(features), 1, dtype=torch.float64)
         self.features = torch.cat([features, ones], dim=1)
         self.weights = weights
         self.l2 = l2
-        count = int(classes.max()) + 1
+        count = int(classes.max()) + 1 if count is None else count
         #: rows of X: one for two classes
         self.outputs = 1 if count <= 2 else count
         wanted = torch.nn.functional.one_hot(classes, max(count, 2)).double()
@@ -34,17 +42,27 @@ class LogisticObjective:
         """f at ``x`` ((d,) float64), a scalar."""
         return self._value(self._matrix(x))
 
-    def minimizer(self) -> torch.Tensor:
-        """The (d,) float64 minimiser by damped Newton steps (l2 > 0 makes it unique)."""
+    def minimizer(self, linear: torch.Tensor | None = None, ridge: float = 0.0) -> torch.Tensor:
+        """Of ``f(x) + ridge/2 |x|^2 - <linear, x>``, by damped Newton steps; (d,) float64 all.
+
+        l2 + ridge > 0 makes it unique.
+        """
         x = torch.zeros(self.outputs, self.features.shape[1], dtype=torch.float64)
+        b = x if linear is None else self._matrix(linear)
+
+        def value(x: torch.Tensor) -> float:
+            return float(self._value(x) + ridge / 2 * torch.sum(x**2) - torch.sum(b * x))
+
         for _ in range(_STEPS):
             gradient, hessian = self._derivatives(x)
+            gradient = gradient + ridge * x - b
+            hessian = hessian + ridge * torch.eye(len(hessian), dtype=torch.float64)
             step = torch.linalg.solve(hessian, gradient.reshape(-1)).view_as(x)
             decrement = float(torch.sum(gradient * step))
             if decrement < _DECREMENT:
                 return self._vector(x - step)
-            size, before = 1.0, float(self._value(x))
-            while float(self._value(x - size * step)) > before - size * decrement / 4:
+            size, before = 1.0, value(x)
+            while value(x - size * step) > before - size * decrement / 4:
                 size /= 2
             x = x - size * step
         raise ArithmeticError(f"no minimiser of logistic regression after {_STEPS} Newton steps")

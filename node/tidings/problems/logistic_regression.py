@@ -104,6 +104,17 @@ class LocalLogisticRegression(LocalSupervised):
         """Computed when first asked for; None without a regulariser."""
         return _constants(self.common)
 
+    def minimizer(self, linear: torch.Tensor, ridge: float) -> torch.Tensor:
+        """By Newton's method on the local samples; ValueError without any regulariser."""
+        l2 = self.problem.l2
+        if l2 + ridge <= 0:
+            raise ValueError("logistic regression needs l2 > 0 for a minimiser")
+        classes = self.data.targets[self.rows]
+        weights = torch.full((len(classes),), 1 / len(classes), dtype=torch.float64)
+        features = self.data.features[self.rows].double()
+        count = int(self.common.train.targets.max()) + 1
+        return LogisticObjective(features, classes, weights, l2, count).minimizer(linear, ridge)
+
     def evaluate(self, x: torch.Tensor) -> Mapping[str, float]:
         """``loss`` f(x) over all nodes' training samples, ``accuracy`` on the test set.
 

@@ -92,6 +92,12 @@ class LocalQuadratic(LocalProblem):
         gradient = self._eigenvalues * (y - self._center)
         return gradient if self._rotation is None else self._rotation @ gradient
 
+    def minimizer(self, linear: torch.Tensor, ridge: float) -> torch.Tensor:
+        """``(A_i + ridge I)^-1 (A_i b_i + linear)``."""
+        y = self._eigenvalues * self._center + _rotated(self._rotation, linear)
+        y = y / (self._eigenvalues + ridge)
+        return y if self._rotation is None else self._rotation @ y
+
     def evaluate(self, x: torch.Tensor) -> Mapping[str, float]:
         """``loss`` f(x), ``suboptimality`` f(x) - f*, ``distance`` |x - x*|^2."""
         away = _rotated(self._rotation, x) - self._average.minimizer
