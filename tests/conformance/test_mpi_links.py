@@ -50,3 +50,18 @@ def test_strangers_and_oversized_messages_are_refused_counted_and_harmless(
     assert second["refused"] == {}
     expected = [node.model.tolist() for node in simulate(given).nodes]
     assert [first["model"], second["model"]] == expected
+
+
+@pytest.mark.parametrize("flavor", FLAVORS)
+def test_what_skips_the_io_thread_does_not_overtake(flavor: str) -> None:
+    script = Path(__file__).parents[1] / "support" / "mpi_order.py"
+    done = subprocess.run(
+        [*mpiexec(flavor, 2), str(bin_of(flavor) / "python"), str(script)],
+        env=environment(flavor),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout) == list(range(36))

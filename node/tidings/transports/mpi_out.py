@@ -20,7 +20,7 @@ from tidings.transports.mpi_in import (
 )
 from tidings.transports.mpi_thread import MpiThread
 from tidings.transports.out_link import LinkEnd, OutLink
-from tidings.wire.frame import PREFIX, Buffer
+from tidings.wire.frame import PREFIX, Buffer, Frame
 
 #: what may be on its way at once; MPI needs the next message early to keep the line busy
 _WINDOW_BYTES = 48 << 20
@@ -39,7 +39,7 @@ class MpiOutLink(OutLink):
         self._incoming = incoming
         self._rank = rank_of(end.address)
         self._open = False
-        #: handed to MPI; only counted up, in the I/O thread
+        #: handed to MPI; only counted up, by whoever writes
         self._sent_bytes = 0
         #: of those, what MPI has done with; only counted up, in the MPI thread
         self._landed_bytes = 0
@@ -78,17 +78,28 @@ class MpiOutLink(OutLink):
     async def write(self, pieces: list[Buffer], whole: bool) -> bool:
         """As OutLink.write; waits while too much is on its way."""
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        tag = CHUNK
+        await self._until_flying(_WINDOW_BYTES - len(data))
+        if not self._open:
+            return False
+        self._send(data, whole)
+        return True
+
+    def write_now(self, frame: Frame) -> bool:
+        """As OutLink.write_now, where the link is open and the line not full."""
+        flying_bytes = self._sent_bytes - self._landed_bytes
+        full = flying_bytes and flying_bytes + frame.size_bytes > _WINDOW_BYTES
+        if not self._open or full or len(frame.chunks) > 1:
+            return False
+        self._send(frame.chunks[0], whole=True)
+        return True
+
+    def _send(self, data: Buffer, whole: bool) -> None:
+        size_bytes, tag = len(data), CHUNK
         if whole:
             _, header_length = PREFIX.unpack_from(data)
             tag = FRAME + (PREFIX.size + header_length) % ALIGNMENT
-        size_bytes = len(data)
-        await self._until_flying(_WINDOW_BYTES - size_bytes)
-        if not self._open:
-            return False
         self._sent_bytes += size_bytes
         self._world.send(self._rank, tag, data, lambda well: self._land(size_bytes, well))
-        return True
 
     async def flush(self) -> None:
         """Until everything taken over has been sent or lost."""

@@ -1,8 +1,8 @@
 """The one thread of a process that calls MPI.
 
 MPI libraries move large messages only while somebody calls them, and their own waiting burns a
-core. So one thread keeps calling: at full speed while messages are on their way, a thousand times a
-second otherwise. It uses the non-blocking buffer interface only, and receives by matched probes.
+core. So one thread keeps calling, as often as mpi_pace.py says. It uses the non-blocking buffer
+interface only, and receives by matched probes.
 """
 
 from __future__ import annotations
@@ -20,14 +20,9 @@ from typing import Any, Protocol
 
 from tidings.errors import MissingExtra, RunError
 from tidings.transports.mpi_exit import has_finalized, spare_other_libraries
+from tidings.transports.mpi_pace import Pace
 from tidings.transports.mpi_shared import forget_segments
 
-#: how long it keeps calling without a pause: after an event, and while something is on its way
-_SPIN_S, _SPIN_PENDING_S = 0.0005, 0.005
-#: and with the shortest pauses there are, while something is on its way
-_HURRY_PENDING_S = 0.05
-#: pauses between calls: shortly after an event, and later
-_NAP_S, _LONG_NAP_S, _QUIET_S = 0.0005, 0.001, 0.1
 #: how long MPI may fail without naming a dead rank
 _UNEXPLAINED_S = 15.0
 #: how long the others may take to come to the end of the job
@@ -92,16 +87,16 @@ class MpiThread:
         self._receiver: Receiver | None = None
         self._outbox: deque[_Sending] = deque()
         self._calls: deque[Callable[[], None]] = deque()
-        self._sending: list[_Sending] = []
+        #: by rank, in order
+        self._sending: dict[int, deque[_Sending]] = {}
         self._receiving: dict[int, deque[_Receiving]] = {}
         self._dead: set[int] = set()
-        self._wake = threading.Event()
+        self._pace = Pace()
         self._started = threading.Event()
         self._stopping = False
         #: not where somebody has died: the end would wait for the dead
         self._finalizes = False
         self._error: BaseException | None = None
-        self._last_event_s = 0.0
         self._failing_since_s: float | None = None
         #: CPU seconds that the thread has used, for benchmarks
         self.cpu_s: Callable[[], float] = lambda: 0.0
@@ -118,14 +113,14 @@ class MpiThread:
     def attach(self, receiver: Receiver | None) -> None:
         """Who is told of messages from now on; None: they wait, or are thrown away at the end."""
         self._receiver = receiver
-        self._wake.set()
+        self._pace.hurry()
 
     def send(
         self, rank: int, tag: int, data: Any, done: Callable[[bool], None] | None = None
     ) -> None:
         """Send; ``done(whether it went out)`` is called in the MPI thread."""
         self._outbox.append(_Sending(rank, tag, data, done))
-        self._wake.set()
+        self._pace.hurry()
 
     def mute(self) -> None:
         """Send nothing of what has not been begun."""
@@ -150,7 +145,7 @@ class MpiThread:
         together = not self._dead and self.barrier()
         self._finalizes = together
         self._stopping = True
-        self._wake.set()
+        self._pace.hurry()
         self._thread.join(_FINALIZE_S)
         self.left = together and not self._thread.is_alive()
         return self.left
@@ -175,7 +170,7 @@ class MpiThread:
 
         deadline = time.monotonic() + timeout_s
         self._calls.append(poll)
-        self._wake.set()
+        self._pace.hurry()
         while not done.wait(0.1) and time.monotonic() < deadline:
             self._raise_error()
         return bool(state.get("ok"))
@@ -196,7 +191,7 @@ class MpiThread:
             self._started.set()
         try:
             while not self._stopping:
-                self._rest(self._step())
+                self._turn()
             self._finalize()
         except BaseException as error:
             self._error = error
@@ -212,7 +207,7 @@ class MpiThread:
             return
         until_s = time.monotonic() + _LAST_WORDS_S
         while time.monotonic() < until_s:
-            self._rest(self._step())
+            self._turn()
         with contextlib.suppress(self._mpi.Exception):
             self._mpi.Finalize()
             has_finalized()
@@ -235,6 +230,10 @@ class MpiThread:
         clock = time.pthread_getcpuclockid(threading.get_ident())
         self.cpu_s = lambda: time.clock_gettime(clock)
 
+    def _turn(self) -> None:
+        happened = self._step()
+        self._pace.rest(happened, pending=bool(self._sending or self._receiving))
+
     def _step(self) -> bool:
         """One look at everything; whether anything happened."""
         for _ in range(len(self._calls)):
@@ -250,22 +249,6 @@ class MpiThread:
                 happened |= self._end_receives(self._receiver)
         return happened
 
-    def _rest(self, happened: bool) -> None:
-        now_s = time.monotonic()
-        if happened:
-            self._last_event_s = now_s
-        quiet_s = now_s - self._last_event_s
-        pending = self._sending or self._receiving
-        if quiet_s < (_SPIN_PENDING_S if pending else _SPIN_S):
-            # other processes may run; other threads do while MPI is called
-            os.sched_yield()
-        elif pending and quiet_s < _HURRY_PENDING_S:
-            # takes some 50 us: what the kernel allows timers to be late
-            time.sleep(0)
-        else:
-            self._wake.wait(_NAP_S if quiet_s < _QUIET_S else _LONG_NAP_S)
-            self._wake.clear()
-
     def _begin_send(self, sending: _Sending) -> None:
         if sending.rank in self._dead or not 0 <= sending.rank < self.size:
             self._sent(sending, False)
@@ -278,24 +261,29 @@ class MpiThread:
             self._sent(sending, False)
             self._look_for_dead(error)
             return
-        self._sending.append(sending)
+        self._sending.setdefault(sending.rank, deque()).append(sending)
 
     def _end_sends(self) -> bool:
-        before = self._sending
-        self._sending = []
-        for sending in before:
-            try:
-                over, well = sending.request.Test(), True
-            except self._mpi.Exception as error:
-                over, well = True, False
-                self._look_for_dead(error)
-            if not over and sending.rank in self._dead:
-                over, well = True, False
-            if over:
-                self._sent(sending, well)
-            else:
-                self._sending.append(sending)
-        return len(self._sending) < len(before)
+        """Take note of what has gone out; asks only for the first one to each rank."""
+        happened = False
+        for rank in list(self._sending):
+            queue = self._sending[rank]
+            while queue and (well := self._outcome(queue[0])) is not None:
+                happened = True
+                self._sent(queue.popleft(), well)
+            if not queue:
+                del self._sending[rank]
+        return happened
+
+    def _outcome(self, sending: _Sending) -> bool | None:
+        """Whether it went out; None while it is on its way."""
+        try:
+            if sending.request.Test():
+                return True
+        except self._mpi.Exception as error:
+            self._look_for_dead(error)
+            return False
+        return False if sending.rank in self._dead else None
 
     def _sent(self, sending: _Sending, well: bool) -> None:
         if sending.done is not None:

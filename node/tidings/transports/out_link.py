@@ -101,6 +101,13 @@ class OutLink(ABC):
         ``whole``: they are one piece, and that is exactly one frame.
         """
 
+    def write_now(self, frame: Frame) -> bool:
+        """Write a frame from the node's own thread; False: it is to go the usual way.
+
+        Called while nothing is ahead of it, so nobody writes in the I/O thread meanwhile.
+        """
+        return False
+
     @abstractmethod
     async def abort(self) -> None:
         """Break the link off; what is on its way may be lost."""
