@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tidings_coordinator.launchers.base import Launcher, launchers
-from tidings_coordinator.launchers.capabilities import ABILITIES, FEATURES, Feature, Shown
+from tidings_coordinator.launchers.base import launchers
+from tidings_coordinator.launchers.capabilities import ABILITIES, FEATURES, Shown
 from tidings_coordinator.markdown import code, table
 
 _INTRO = """What each can do. `tidings check` and `tidings run` refuse what the chosen one cannot,
@@ -46,15 +46,10 @@ def rows() -> Iterator[tuple[str, Row]]:
     for ability, words in ABILITIES.items():
         yield words, {name: member.can.abilities.get(ability) for name, member in members.items()}
     for feature in FEATURES:
-        yield code(feature.key), {name: _proof(feature, member) for name, member in members.items()}
-
-
-def _proof(feature: Feature, launcher: type[Launcher]) -> Shown | None:
-    if feature.needs is not None and feature.needs not in launcher.can.abilities:
-        return None
-    own = feature.needs is None
-    test = feature.tests.get(launcher.kind) or (own and feature.tests.get(launcher.can.transport))
-    return Shown(test) if test else None
+        yield (
+            code(feature.key),
+            {name: feature.shown(name, member.can) for name, member in members.items()},
+        )
 
 
 def _letter(number: int) -> str:

@@ -242,6 +242,29 @@ def test_a_paused_node_stands_still_and_goes_on(file: Path, tmp_path: Path) -> N
     assert parts(run_id) == []
 
 
+def test_faults_freeze_and_kill_containers(image: str, tmp_path: Path) -> None:
+    file, out = tmp_path / "faults.yaml", tmp_path / "run"
+    file.write_text(
+        SMALL.replace("rounds: 12", "rounds: 60")
+        + "compute: {time: 20ms}\n"
+        + "wait: {for: live, timeout: 5s}\n"
+        + "faults:\n"
+        + "  - {id: ice, fault: node.pause, on: 1, at: {round: 10}, for: 1s}\n"
+        + "  - {id: dead, fault: node.crash, on: 2, at: {round: 30}}\n"
+    )
+    done = tidings("run", str(file), "--out", str(out), *COMPOSE, deadline_s=_MAKE_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = result(out)
+    assert (found["run"], found["faults"]) == ("completed", "all")
+    assert [digest is None for digest in found["weights_sha256"]] == [False, False, True, False]
+    by = {(line["event"], line["state"]): line for line in lines(out, "faults")}
+    assert by["ice", "recovered"]["time_s"] - by["ice", "active"]["time_s"] >= 1
+    assert by["dead", "active"]["round"] == 30
+    (death,) = [event for event in lines(out, "events") if event["event"] == "died"]
+    assert death["how"] == "killed by SIGKILL"
+    assert parts(id_of(out)) == []
+
+
 def cpu_ticks(pid: int) -> int:
     """What a process has computed, in the kernel's ticks."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

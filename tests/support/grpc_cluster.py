@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from support.recording import Recorder
 from tidings.runtime.carrier import endpoint_of
+from tidings.runtime.checkpoint import place_of
 from tidings.runtime.node import RuntimeNode
 from tidings.runtime.parts import Parts
 from tidings.runtime.plan import NodePlan
@@ -19,7 +20,6 @@ from tidings.runtime.simulation import Simulated
 from tidings.transports.credentials import Credentials
 from tidings.transports.grpc import GrpcTransport
 from tidings.transports.io_thread import IoThread, WallClock
-from tidings.v1 import control_pb2 as pb
 
 #: a test that is not over by then has failed
 DEADLINE_S = 60.0
@@ -69,7 +69,8 @@ class Cluster:
             endpoint_of(plan, parts, clock, self.io),
             None if self._credentials is None else self._credentials(plan.node),
         )
-        world = RealWorld(clock, transport, self._record)
+        world = RealWorld(clock, transport, self.recorder.take)
+        world.store = place_of(plan)
         self.transports.append(transport)
         self.worlds = [*getattr(self, "worlds", []), world]
         self.nodes.append(RuntimeNode(plan, parts, world))
@@ -82,12 +83,6 @@ class Cluster:
                 addresses[j] = await self._reroute(plan.node, j, address)
         failures = await transport.connect(addresses, 10)
         assert not failures, failures
-
-    def _record(self, message: pb.NodeMessage) -> None:
-        if message.WhichOneof("kind") == "evaluation":
-            self.recorder.evaluation(message.evaluation)
-        else:
-            self.recorder.event(message.event)
 
     def start(self) -> list[asyncio.Task[None]]:
         """Start all nodes at zero."""

@@ -124,6 +124,9 @@ class MpiCluster:
 def _simulated(found: Sequence[Mapping[str, Any]], recorder: Recorder) -> Simulated:
     events = [records.Event.FromString(text) for each in found for text in each["events"]]
     recorder.events += sorted(events, key=lambda event: event.time_s)
+    recorder.faults += [
+        records.FaultChange.FromString(text) for each in found for text in each["faults"]
+    ]
     recorder.rows += [
         records.Evaluation.FromString(text) for each in found for text in each["rows"]
     ]

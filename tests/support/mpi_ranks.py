@@ -19,6 +19,7 @@ import torch
 
 from support.recording import Recorder
 from tidings.runtime.carrier import endpoint_of
+from tidings.runtime.checkpoint import place_of
 from tidings.runtime.node import RuntimeNode
 from tidings.runtime.parts import Parts
 from tidings.runtime.plan import NodePlan
@@ -26,7 +27,6 @@ from tidings.runtime.real_world import RealWorld
 from tidings.transports.io_thread import IoThread, WallClock
 from tidings.transports.mpi import MpiTransport
 from tidings.transports.mpi_thread import MpiThread, world
-from tidings.v1 import control_pb2 as pb
 
 DEADLINE_S = 60.0
 
@@ -39,14 +39,9 @@ class Rank:
         parts = Parts.of(plan)
         self.clock = WallClock(plan.time_scale)
         self.transport = MpiTransport(endpoint_of(plan, parts, self.clock, io), mpi)
-        self.world = RealWorld(self.clock, self.transport, self._record)
+        self.world = RealWorld(self.clock, self.transport, self.recorder.take)
+        self.world.store = place_of(plan)
         self.node = RuntimeNode(plan, parts, self.world)
-
-    def _record(self, message: pb.NodeMessage) -> None:
-        if message.WhichOneof("kind") == "evaluation":
-            self.recorder.evaluation(message.evaluation)
-        else:
-            self.recorder.event(message.event)
 
     async def run(self) -> dict[str, Any]:
         """From connecting to closing; what the node recorded and its model."""
@@ -74,6 +69,7 @@ class Rank:
             "model": self.node.model.numpy().copy(),
             "time_s": time_s,
             "events": [event.SerializeToString() for event in self.recorder.events],
+            "faults": [change.SerializeToString() for change in self.recorder.faults],
             "rows": [row.SerializeToString() for row in self.recorder.rows],
         }
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tidings.runtime.simulation import Observer, Simulated
+from tidings.v1 import control_pb2 as pb
 from tidings.v1 import records_pb2 as records
 
 Matrix = NDArray[np.float64]
@@ -22,6 +23,7 @@ class Recorder(Observer):
 
     rows: list[records.Evaluation] = field(default_factory=list)
     events: list[records.Event] = field(default_factory=list)
+    faults: list[records.FaultChange] = field(default_factory=list)
 
     def evaluation(self, row: records.Evaluation) -> str | None:
         self.rows.append(row)
@@ -29,6 +31,18 @@ class Recorder(Observer):
 
     def event(self, event: records.Event) -> None:
         self.events.append(event)
+
+    def fault(self, change: records.FaultChange) -> None:
+        self.faults.append(change)
+
+    def take(self, message: pb.NodeMessage) -> None:
+        """What a node would tell its coordinator."""
+        if message.WhichOneof("kind") == "evaluation":
+            self.evaluation(message.evaluation)
+        elif message.WhichOneof("kind") == "fault":
+            self.fault(message.fault)
+        else:
+            self.event(message.event)
 
     def named(self, name: str, node: int | None = None) -> list[dict[str, Any]]:
         """The fields of all events of a name, with ``node`` and ``time_s``, in order."""

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,21 +32,26 @@ target: {accuracy: 30%}
 """
 
 
-def command(*arguments: str) -> list[str]:
-    """``tidings ARGUMENTS`` with this interpreter."""
-    return [sys.executable, "-m", "tidings_coordinator.cli", *arguments]
+def command(*arguments: str, python: str = sys.executable) -> list[str]:
+    """``tidings ARGUMENTS`` with this interpreter, or another one."""
+    return [python, "-m", "tidings_coordinator.cli", *arguments]
 
 
 def tidings(
-    *arguments: str, cwd: Path | None = None, deadline_s: float = DEADLINE_S
+    *arguments: str,
+    cwd: Path | None = None,
+    deadline_s: float = DEADLINE_S,
+    python: str = sys.executable,
+    variables: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
-        command(*arguments),
+        command(*arguments, python=python),
         capture_output=True,
         text=True,
         timeout=deadline_s,
         cwd=cwd,
+        env=variables,
         check=False,
     )
 

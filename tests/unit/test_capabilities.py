@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from tidings.errors import UserError
+from tidings.faults.base import faults
 from tidings_coordinator.experiment.load import loads
 from tidings_coordinator.launchers.base import launchers
-from tidings_coordinator.launchers.capabilities import ABILITIES, FEATURES
+from tidings_coordinator.launchers.capabilities import ABILITIES, FAULTS, FEATURES
 from tidings_coordinator.launchers_reference import TRANSPORT, capability_table, rows
 from tidings_coordinator.planning import plan
 
@@ -18,6 +19,9 @@ pytestmark = pytest.mark.unit
 
 ROOT = Path(__file__).parents[2]
 CLAIMS = [(title, name, s) for title, row in rows() for name, s in row.items() if s is not None]
+
+#: what has no meaning over some transport
+SOME_TRANSPORTS = ("link.reset", "node.stress")
 
 FILE = """\
 nodes: 4
@@ -52,8 +56,21 @@ def test_what_is_claimed_is_shown_by_a_test(test: str) -> None:
 
 def test_every_launcher_runs_and_nodes_can_do_everywhere_what_they_do_themselves() -> None:
     said = {(row, name) for row, name, _ in CLAIMS}
-    rows = [TRANSPORT, *(f"`{f.key}`" for f in FEATURES if f.needs is None)]
+    own = [f for f in FEATURES if f.needs is None and f.key not in SOME_TRANSPORTS]
+    rows = [TRANSPORT, *(f"`{feature.key}`" for feature in own)]
     assert {(row, name) for row in rows for name in launchers} <= said
+
+
+def test_every_fault_is_a_row_and_what_a_launcher_is_able_to_do_is_shown_of_each() -> None:
+    assert set(FAULTS) == set(faults)
+    for name, feature in FAULTS.items():
+        can = {launcher: launchers.get(launcher).can for launcher in launchers}
+        able = {launcher for launcher in can if feature.needs in can[launcher].abilities}
+        shown = {launcher for launcher in can if feature.shown(launcher, can[launcher])}
+        assert shown, name
+        assert feature.needs is None or able == shown, name
+        # no test of a launcher that cannot
+        assert set(feature.tests) <= {*launchers, "memory", "grpc", "mpi"}
 
 
 def test_the_table_says_yes_to_what_is_claimed_and_no_to_the_rest() -> None:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tidings.faults.base import Needed
+from tidings.api import attacks
+from tidings.faults.base import Needed, faults
 from tidings.runtime.plan import TransportKind
 
 Ability = Literal["kernel_links", "tls", "isolate", "join", "omniscience"] | Needed
@@ -25,8 +26,6 @@ ABILITIES: dict[Ability, str] = {
     "restart": "start a node again during the run",
     "join": "let a node come later",
     "omniscience": "show an attacker what nodes send that it has no link to",
-    "reset": "break connections that come back by themselves",
-    "stress": "put load on the machines of nodes",
 }
 
 
@@ -57,57 +56,100 @@ class Feature:
 
     #: as the file says it, such as "network.loss"
     key: str
-    #: what the launcher must be able to do; None where nodes do it themselves
-    needs: Ability | None
-    #: the test that shows it, by launcher or, where nodes do it themselves, by transport
+    #: the tests that show it: by launcher or, where nodes do it themselves, by transport
     tests: Mapping[str, str]
+    #: what the launcher must be able to do; None where nodes do it themselves
+    needs: Ability | None = None
+
+    def shown(self, kind: str, can: Capabilities) -> Shown | None:
+        """Why the launcher called ``kind`` is said to be able to; None where it is not."""
+        if self.needs is None:
+            test = self.tests.get(kind) or self.tests.get(can.transport)
+        else:
+            test = self.tests.get(kind) if self.needs in can.abilities else None
+        return Shown(test) if test else None
 
 
-#: what nodes do to themselves, and so under every launcher
+_TRANSPORTS = "tests/conformance/test_transports.py::"
+_ROUNDS = "tests/conformance/test_faults.py::test_a_fault_of_rounds_has_the_same_effect_everywhere"
+_TIMES = "tests/conformance/test_faults.py::test_a_fault_of_time_comes_and_goes_everywhere"
+_COMPOSE = "tests/deploy/test_compose.py::test_faults_freeze_and_kill_containers"
+_SIMULATED, _REAL = "tests/sim/test_faults.py::", "tests/process/test_faults.py::"
+
+
+def _everywhere(test: str) -> dict[str, str]:
+    return dict.fromkeys(("memory", "grpc", "mpi"), test)
+
+
+#: every fault: where nodes do it to themselves, by transport, for no launcher has a part in it
+_FAULTS: dict[str, Mapping[str, str]] = {
+    "net.partition": _everywhere(_ROUNDS),
+    "link.shape": _everywhere(_ROUNDS),
+    "link.scale": _everywhere(_ROUNDS),
+    "link.trace": _everywhere(_ROUNDS),
+    "link.loss": _everywhere(_ROUNDS),
+    "link.duplicate": _everywhere(_ROUNDS),
+    "link.reorder": _everywhere(_ROUNDS),
+    "link.corrupt": _everywhere(_ROUNDS),
+    "link.cut": _everywhere(_ROUNDS),
+    "link.flap": _everywhere(_TIMES),
+    # there are no connections to be broken over MPI and in memory
+    "link.reset": {"grpc": _TIMES},
+    "node.isolate": _everywhere(_ROUNDS),
+    "node.slow": _everywhere(_ROUNDS),
+    "node.clock": _everywhere(_ROUNDS),
+    # there is no load in virtual time
+    "node.stress": {"grpc": _TIMES, "mpi": _TIMES},
+    "node.leave": _everywhere(_TIMES),
+    "node.pause": {
+        "simulator": _SIMULATED + "test_a_pause_holds_a_node_still_for_as_long_as_asked",
+        "local": _REAL + "test_a_frozen_node_goes_on_where_it_stood",
+        "netns": _REAL + "test_nodes_in_namespaces_are_frozen_and_killed",
+        "mpi": _REAL + "test_ranks_are_frozen_and_killed",
+        "compose": _COMPOSE,
+    },
+    "node.crash": {
+        "simulator": _SIMULATED + "test_a_crash_in_a_round_and_the_others_go_on",
+        "local": _REAL + "test_a_killed_node_and_the_others_go_on",
+        "netns": _REAL + "test_nodes_in_namespaces_are_frozen_and_killed",
+        "mpi": _REAL + "test_ranks_are_frozen_and_killed",
+        "compose": _COMPOSE,
+    },
+    "node.churn": {
+        "simulator": _SIMULATED + "test_churn",
+        "local": _REAL + "test_churn",
+    },
+    "msg.drop": _everywhere(_ROUNDS),
+    "msg.delay": _everywhere(_ROUNDS),
+    "msg.duplicate": _everywhere(_ROUNDS),
+    "msg.replay": _everywhere(_ROUNDS),
+    "msg.truncate": _everywhere(_ROUNDS),
+    "msg.bitflip": _everywhere(_ROUNDS),
+    # the test goes through all attacks that there are
+    **{f"byz.{attack}": _everywhere(_ROUNDS) for attack in attacks},
+    "data.label_noise": _everywhere(_ROUNDS),
+    "data.shift": _everywhere(_ROUNDS),
+    "store.fail": _everywhere(_TIMES),
+    "mark": {
+        "memory": _SIMULATED + "test_marks_conditions_and_chains",
+        "grpc": _REAL + "test_faults_that_only_the_coordinator_can_time",
+        "mpi": _REAL + "test_ranks_are_frozen_and_killed",
+    },
+}
+
+#: the faults, as rows of the table
+FAULTS: dict[str, Feature] = {
+    name: Feature(name, tests, faults.get(name).needs) for name, tests in _FAULTS.items()
+}
+
+#: what nodes do to themselves without any event, and the faults
 FEATURES: tuple[Feature, ...] = (
     Feature(
-        "network.loss",
-        None,
-        dict.fromkeys(
-            ("memory", "grpc", "mpi"),
-            "tests/conformance/test_transports.py::test_the_same_messages_are_lost_everywhere",
-        ),
+        "network.loss", _everywhere(_TRANSPORTS + "test_the_same_messages_are_lost_everywhere")
     ),
     Feature(
         "byzantine",
-        None,
-        dict.fromkeys(
-            ("memory", "grpc", "mpi"),
-            "tests/conformance/test_transports.py"
-            "::test_every_aggregator_ends_with_the_same_bits_and_bytes",
-        ),
+        _everywhere(_TRANSPORTS + "test_every_aggregator_ends_with_the_same_bits_and_bytes"),
     ),
-    *(
-        Feature(
-            fault,
-            None,
-            dict.fromkeys(
-                ("memory", "grpc", "mpi"),
-                "tests/conformance/test_faults.py"
-                "::test_a_fault_of_rounds_has_the_same_effect_everywhere",
-            ),
-        )
-        for fault in (
-            "net.partition",
-            "link.cut",
-            "link.loss",
-            "link.duplicate",
-            "link.corrupt",
-            "link.shape",
-            "link.scale",
-            "msg.drop",
-            "msg.truncate",
-            "msg.replay",
-            "node.slow",
-            "node.clock",
-            "data.label_noise",
-            "data.shift",
-            "byz.*",
-        )
-    ),
+    *FAULTS.values(),
 )

@@ -11,7 +11,7 @@ from tidings.faults.base import Fault
 from tidings.faults.byzantine import ByzantineFault
 from tidings.faults.node_crash import NodeCrash
 from tidings_coordinator.launchers.base import Launcher, launchers
-from tidings_coordinator.launchers.capabilities import ABILITIES, Ability
+from tidings_coordinator.launchers.capabilities import ABILITIES, FAULTS, Ability, Feature
 
 if TYPE_CHECKING:
     from tidings_coordinator.experiment.model import Experiment
@@ -22,9 +22,28 @@ class Demand:
     """A key of the file that not every launcher can satisfy."""
 
     path: tuple[str | int, ...]
-    ability: Ability
+    what: Ability | Feature
     #: what to write instead, to stay with the launcher
     instead: str
+
+    @property
+    def ability(self) -> Ability | None:
+        """What the launcher must be able to do to nodes, or for them."""
+        return self.what.needs if isinstance(self.what, Feature) else self.what
+
+    @property
+    def words(self) -> str:
+        """What is asked of the launcher."""
+        if isinstance(self.what, Feature):
+            words = f"bring about '{self.what.key}'"
+            return words if self.what.needs is None else ABILITIES[self.what.needs]
+        return ABILITIES[self.what]
+
+    def met(self, launcher: type[Launcher]) -> bool:
+        """Whether a launcher can, as far as any test shows."""
+        if isinstance(self.what, Feature):
+            return self.what.shown(launcher.kind, launcher.can) is not None
+        return self.what in launcher.can.abilities
 
 
 def demands(experiment: Experiment) -> Iterator[Demand]:
@@ -37,15 +56,16 @@ def demands(experiment: Experiment) -> Iterator[Demand]:
     if experiment.security.tls == "always" and not experiment.launcher.virtual:
         yield Demand(("security", "tls"), "tls", "auto")
     for index, event in enumerate(experiment.faults):
-        for ability in _needs(event.fault):
-            yield Demand(
-                ("faults", index, "fault"), ability, "a fault that nodes can do themselves"
-            )
+        for what in _needs(event.fault):
+            yield Demand(("faults", index, "fault"), what, "a fault that nodes can do themselves")
 
 
-def _needs(fault: Fault) -> Iterator[Ability]:
+def _needs(fault: Fault) -> Iterator[Ability | Feature]:
     """What it takes to bring a fault about."""
-    if fault.needs is not None:
+    if fault.kind in FAULTS:
+        yield FAULTS[fault.kind]
+    elif fault.needs is not None:
+        # somebody's own, of which no test is known here
         yield fault.needs
     if isinstance(fault, NodeCrash) and fault.restart_after is not None:
         yield "restart"
@@ -57,15 +77,15 @@ def check(experiment: Experiment) -> None:
     """ConfigError, with the key and the nearest choice, for what the launcher cannot do."""
     launcher = experiment.launcher
     for demand in demands(experiment):
-        offered = demand.ability in launcher.can.abilities
-        reason = launcher.lacks(demand.ability) if offered else ""
-        if not offered or reason:
+        met = demand.met(type(launcher))
+        reason = launcher.lacks(demand.ability) if met and demand.ability is not None else ""
+        if not met or reason:
             raise ConfigError(_refusal(launcher, demand, reason), demand.path)
 
 
 def _refusal(launcher: Launcher, demand: Demand, reason: str) -> str:
-    able = [name for name in launchers if demand.ability in launchers.get(name).can.abilities]
-    text = f"the launcher '{launcher.kind}' cannot {ABILITIES[demand.ability]}"
+    able = [name for name in launchers if demand.met(launchers.get(name))]
+    text = f"the launcher '{launcher.kind}' cannot {demand.words}"
     text += f": {reason}" if reason else ""
     others = f"launchers that can: {', '.join(able)}" if able else "no launcher can"
     return f"{text}; write {demand.instead}, or choose another launcher ({others})"

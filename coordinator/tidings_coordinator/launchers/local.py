@@ -27,7 +27,6 @@ _READY_S = 120.0
 _LINE_LIMIT = 1 << 20
 
 
-_FAULTS = "tests/process/test_faults.py::"
 _SIGNALS = "tests/process/test_signals.py::test_local_nodes_are_frozen_thawed_and_killed"
 
 
@@ -51,8 +50,6 @@ class Local(Launcher):
                 "tests/process/test_restart.py"
                 "::test_a_killed_node_comes_back_and_replicas_agree_again"
             ),
-            "reset": Shown(_FAULTS + "test_connections_break_and_come_back"),
-            "stress": Shown(_FAULTS + "test_load_beside_a_node"),
         },
     )
 

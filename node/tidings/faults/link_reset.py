@@ -17,7 +17,6 @@ class LinkReset(Fault):
     scope = "link"
     picks = "links"
     lasting = False
-    needs = "reset"
 
     def begin(self, site: Site, targets: Sequence[int]) -> Heal:
         """Break them."""

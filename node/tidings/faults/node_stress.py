@@ -18,8 +18,6 @@ class NodeStress(Fault):
     workers: int = 1
     memory: Size = Size(0)
 
-    needs = "stress"
-
     def __post_init__(self) -> None:
         """Something to do."""
         if self.workers < 0 or (self.workers == 0 and not self.memory):
