@@ -321,6 +321,29 @@ def test_a_time_that_makes_no_sense_is_refused(lie: float, liar: int) -> None:
     assert counters(result, "exchange_nonsense")[honest] > 3
 
 
+@pytest.mark.parametrize("liar", [0, 1])
+def test_a_vector_of_no_numbers_is_kept_out(liar: int) -> None:
+    """As a starter or as an answerer."""
+
+    @dataclass(frozen=True)
+    class Lying(DADAO):
+        """One node has lost its numbers."""
+
+        async def run(self, node: Node) -> None:
+            if node.id == liar:
+                node.model = node.model * math.nan
+            await super().run(node)
+
+    made = plans(2, "line", Lying(unit=Duration(1.0)), BOWLS, 20, link=IDEAL)
+    result = simulate(made, stop_s=40.0)
+    honest = 1 - liar
+    assert np.isfinite(models(result)[honest]).all()
+    assert not np.isfinite(models(result)[liar]).any()
+    assert (
+        counters(result, "exchange_nonsense" if honest == 0 else "exchange_committed")[honest] > 3
+    )
+
+
 class Clocked:
     """A node that writes a false time into whatever it shows and offers."""
 

@@ -34,6 +34,12 @@ SECTIONS = [
     ("byzantine:\n  on: [1]", ["q.yaml:5: byzantine.attack: this key is missing"]),
     ("compute: {slow: [{on: [1]}]}", ["q.yaml:5: compute.slow.0.factor: this key is missing"]),
     ("network:", ["q.yaml:5: network: nothing is given here"]),
+    ("byzantine:", ["q.yaml:5: byzantine: nothing is given here; leave the key out"]),
+    ("wait:\n  timeout: 1s\n  heartbeat:", ["q.yaml:7: wait.heartbeat: nothing is given here"]),
+    (
+        "network: {links: [{on: 0<->1}]}",
+        ["q.yaml:5: network.links.0: changes nothing: give at least one of rate, delay"],
+    ),
     ("records: [trace]", ["q.yaml:5: records: expected keys with values, got ['trace']"]),
     ("compute:\n  slow: {on: [1], factor: 2}", ["q.yaml:6: compute.slow: expected a list, got "]),
     ("1: 2", ["q.yaml:5: a key must be text; put it in quotes"]),
@@ -150,7 +156,10 @@ SECTIONS = [
     ("byzantine: {attack: alie, on: 3..1}", ["q.yaml:5: byzantine.on: write a node such as 0"]),
     ("byzantine: {attack: alie, on: -1}", ["q.yaml:5: byzantine.on: write a node such as 0"]),
     ("compute: {slow: [{on: x, factor: 2}]}", ["q.yaml:5: compute.slow.0.on.0: unknown group 'x'"]),
-    ("network: {nics: [{on: 8}]}", ["q.yaml:5: network.nics.0.on.0: there is no node 8"]),
+    (
+        "network: {nics: [{on: 8, egress: 1Mbit/s}]}",
+        ["q.yaml:5: network.nics.0.on.0: there is no node 8"],
+    ),
     (
         "network: {groups: {a: b, b: [1, a]}}",
         [
@@ -167,7 +176,8 @@ SECTIONS = [
     ("network: {groups: {'1': 1}}", ["q.yaml:5: network.groups.1: '1' cannot be the name"]),
     (
         "network:\n  groups: {a: 1}\n  links:\n"
-        "    - on: 0->8\n    - on: a<->c\n    - on: 2<->2\n    - on: a",
+        "    - {on: 0->8, loss: 1%}\n    - {on: a<->c, loss: 1%}\n"
+        "    - {on: 2<->2, loss: 1%}\n    - {on: a, loss: 1%}",
         [
             "q.yaml:8: network.links.0.on: there is no node 8",
             "q.yaml:9: network.links.1.on: unknown group 'c'; ",

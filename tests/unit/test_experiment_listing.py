@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import pytest
@@ -11,9 +12,9 @@ from pydantic import Field
 from tidings.api import Compressor
 from tidings.errors import UnknownKind
 from tidings.registry import LocalPath
-from tidings.units import Duration, Ratio
+from tidings.units import Duration, Ratio, Size
 from tidings_coordinator.experiment.families import FAMILIES
-from tidings_coordinator.experiment.listing import described, listing, text
+from tidings_coordinator.experiment.listing import _member, described, listing, text
 from tidings_coordinator.topology.base import Topology
 
 pytestmark = pytest.mark.unit
@@ -102,3 +103,14 @@ def test_types_in_words(annotation: object, words: str) -> None:
 def test_an_unknown_family() -> None:
     with pytest.raises(UnknownKind, match=r"unknown family 'protocol'; did you mean 'protocols'"):
         listing("protocol")
+
+
+def test_what_is_required_has_no_default_to_be_written() -> None:
+    @dataclass(frozen=True)
+    class Needs(Compressor):
+        """Needs to be told."""
+
+        size: Size
+
+    (parameter,) = _member("needs", Needs)["parameters"]
+    assert (parameter["default"], parameter["required"]) == (None, True)

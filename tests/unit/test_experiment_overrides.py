@@ -16,7 +16,7 @@ TEXT = """\
 nodes: 8
 network:
   rate: 1Mbit/s
-  links: [{on: 0<->1, loss: 1%}, {on: 1<->2}]
+  links: [{on: 0<->1, loss: 1%}, {on: 1<->2, loss: 2%}]
 problem: mnist_5k
 protocol: {kind: d_psgd, lr: 0.1}
 stop: {rounds: 3}

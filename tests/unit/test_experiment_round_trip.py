@@ -37,6 +37,13 @@ def some(**parts: SearchStrategy[Any]) -> SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({}, optional=parts)
 
 
+def changing(
+    on: SearchStrategy[Any], **parts: SearchStrategy[Any]
+) -> SearchStrategy[dict[str, Any]]:
+    """Mappings with any of these keys, but not with none."""
+    return st.fixed_dictionaries({"on": on}, optional=parts).filter(lambda found: len(found) > 1)
+
+
 shapes = {
     "rate": rates,
     "delay": durations,
@@ -49,8 +56,8 @@ cards = {"egress": rates, "ingress": rates}
 networks = some(
     **shapes,
     nic=some(**cards),
-    nics=st.lists(st.fixed_dictionaries({"on": node_lists}, optional=cards), max_size=2),
-    links=st.lists(st.fixed_dictionaries({"on": link_selectors}, optional=shapes), max_size=3),
+    nics=st.lists(changing(node_lists, **cards), max_size=2),
+    links=st.lists(changing(link_selectors, **shapes), max_size=3),
     time_scale=st.floats(1e-3, 1e3),
     probe=st.booleans(),
     tolerance=some(rate=ratios, delay=durations),

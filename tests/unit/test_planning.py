@@ -109,7 +109,10 @@ def complaint(text: str, *overrides: str) -> str:
     ("overrides", "begins"),
     [
         ([], "some/file.yaml:7: network.links.1.on: '0<->2' selects no link"),
-        (["network.links=[{on: 1<->4}]"], "--set network.links=[{on: 1<->4}]: network.links.0.on:"),
+        (
+            ["network.links=[{on: 1<->4, loss: 1%}]"],
+            "--set network.links=[{on: 1<->4, loss: 1%}]: network.links.0.on:",
+        ),
         (["protocol.kind=fed_avg"], "some/file.yaml:2: topology: fed_avg needs a server"),
         (
             ["protocol={kind: choco_sgd, lr: 1}", "topology={kind: star, mixing: uniform}"],

@@ -96,7 +96,9 @@ def _parameter(field: dataclasses.Field[Any], annotation: Any) -> Parameter:
     return Parameter(
         name=key_of(field),
         type=described(annotation),
-        default=TypeAdapter(annotation).dump_python(default, mode="json", warnings=False),
+        default=None
+        if required
+        else TypeAdapter(annotation).dump_python(default, mode="json", warnings=False),
         required=required,
     )
 

@@ -51,7 +51,13 @@ def loads(text: str, name: str = "experiment.yaml", overrides: Sequence[str] = (
         changed = {p: o for p, o in changed.items() if p[: len(path)] != path} | {path: override}
     data.setdefault("name", pathlib.Path(name).stem)
     locator = Locator(name, document, changed)
-    return _validate(data, locator, Experiment).written_at(locator)
+    experiment = _validate(data, locator, Experiment)
+    for path in document.empty:
+        if path not in changed:
+            raise ExperimentError(
+                locator.describe(path, "nothing is given here; leave the key out")
+            )
+    return experiment.written_at(locator)
 
 
 def load_expectations(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from tidings.links.shape import JitterKind, LinkShape, NicShape
 from tidings.units import Duration, Rate, Ratio, Size
@@ -31,6 +31,13 @@ class _Override(Section):
     def given(self) -> dict[str, Any]:
         """The values that this override sets."""
         return {name: value for name, value in self if name != "on" and value is not None}
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not self.given():
+            names = [name for name in type(self).model_fields if name != "on"]
+            raise ValueError(f"changes nothing: give at least one of {', '.join(names)}")
+        return self
 
     @model_serializer(mode="wrap")
     def _without_gaps(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -47,6 +47,8 @@ class Document:
     keys: dict[Path, Place] = field(default_factory=dict)
     #: where the value with that path begins
     values: dict[Path, Place] = field(default_factory=dict)
+    #: keys after which nothing is written, not even "null"
+    empty: list[Path] = field(default_factory=list)
 
     def line(self, path: Path) -> int | None:
         """The line of the key or list entry at ``path``, or of the nearest one around it."""
@@ -98,7 +100,9 @@ def parse(text: str) -> Document:
     document = Document(None)
     if node is None:
         return document
-    return Document(_Reader(document).value(node, ()), document.keys, document.values)
+    return Document(
+        _Reader(document).value(node, ()), document.keys, document.values, document.empty
+    )
 
 
 class _Reader:
@@ -125,6 +129,8 @@ class _Reader:
             found = {}
             for key, (key_node, value_node) in self._pairs(node, path).items():
                 self._document.keys[(*path, key)] = _place(key_node)
+                if value_node.tag == _TAG + "null" and not value_node.value:
+                    self._document.empty.append((*path, key))
                 found[key] = self.value(value_node, (*path, key))
         self._open.pop()
         return found

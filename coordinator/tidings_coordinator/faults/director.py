@@ -16,7 +16,7 @@ from tidings.faults.node_crash import NodeCrash
 from tidings.faults.node_pause import NodePause
 from tidings.runtime.plan import ArmedFault
 from tidings.v1 import records_pb2 as records
-from tidings_coordinator.faults.firing import Firing, Trigger
+from tidings_coordinator.faults.firing import Firing, Target, Trigger
 
 Key = tuple[str, int]
 #: why a fault is skipped at a node that another one has killed
@@ -94,7 +94,8 @@ class Director:
     _asked: dict[Key, Mapping[str, Any]] = field(default_factory=dict)
     #: (time, node, whether to lose its state)
     _restarts: list[tuple[float, int, bool, Firing]] = field(default_factory=list)
-    _states: dict[Key, set[str]] = field(default_factory=dict)
+    #: (target, state) of each, as recorded
+    _states: dict[Key, set[tuple[str, str]]] = field(default_factory=dict)
     _metrics: dict[str, dict[int, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -177,10 +178,10 @@ class Director:
             self._end(pending, view, why)
         late = {"reason": f"its moment did not come before {why}"}
         for firing in self.firings:
-            seen = {state.rpartition(":")[0] for state in self._states.get(firing.key, ())}
+            seen = {target for target, _ in self._states.get(firing.key, ())}
             for target in firing.targets:
-                if target not in seen:
-                    dead = firing.armed and int(target.partition("->")[0]) in self.dead
+                if str(target) not in seen:
+                    dead = firing.armed and target.node in self.dead
                     reason = {"reason": DEAD} if dead else late
                     self._note(firing, target, "skipped", view, reason)
 
@@ -196,7 +197,7 @@ class Director:
             return pending.held >= trigger.when.hold
         if trigger.after is not None:
             states = self._states.get((trigger.after.event, 0), set())
-            if pending.due_s is None and any(s.endswith(trigger.after.state) for s in states):
+            if pending.due_s is None and any(s == trigger.after.state for _, s in states):
                 pending.due_s = view.time_s + float(trigger.after.delay)
             return pending.due_s is not None and view.time_s + _EPSILON_S >= pending.due_s
         return self._round(trigger, view) >= (trigger.round or 0)
@@ -225,7 +226,7 @@ class Director:
         firing = pending.firing
         pending.began = view
         if firing.fault.scope == "run":
-            self._note(firing, "run", "active", view, {})
+            self._note(firing, Target(), "active", view, {})
             return
         for node in firing.nodes:
             if firing.outside:
@@ -245,18 +246,18 @@ class Director:
         elif isinstance(fault, NodeCrash):
             self.dead.add(node)
             self.hands.kill(node)
-            self._note(firing, str(node), "active", view, {"how": "SIGKILL"})
+            self._note(firing, Target(node), "active", view, {"how": "SIGKILL"})
             if fault.restart_after is not None:
                 back_s = view.time_s + float(fault.restart_after)
                 self._restarts.append((back_s, node, fault.lose_state, firing))
         elif isinstance(fault, NodePause):
             self.hands.pause(node, firing.event)
-            self._note(firing, str(node), "active", view, {"how": "SIGSTOP"})
+            self._note(firing, Target(node), "active", view, {"how": "SIGSTOP"})
 
     def _skip(self, firing: Firing, node: int, view: View) -> None:
         detail = {"reason": DEAD}
         for target in firing.targets:
-            if target == str(node) or target.startswith(f"{node}->"):
+            if target.node == node:
                 self._note(firing, target, "skipped", view, detail)
 
     def _end(self, pending: _Pending, view: View, why: str | None = None) -> None:
@@ -272,22 +273,24 @@ class Director:
                 if firing.awaited:
                     # the node has been waiting for this since it arrived
                     self.hands.heal(node, *firing.key)
-                self._note(firing, str(node), "recovered", view, detail)
+                self._note(firing, Target(node), "recovered", view, detail)
             else:
                 self.hands.heal(node, *firing.key)
 
     def _come_back(self, view: View, node: int, lose_state: bool, firing: Firing) -> None:
         self.hands.restart(node, lose_state)
         self.dead.discard(node)
-        self._note(firing, str(node), "recovered", view, {"lose_state": lose_state})
+        self._note(firing, Target(node), "recovered", view, {"lose_state": lose_state})
 
     def _note(
-        self, firing: Firing, target: str, state: State, view: View, detail: Mapping[str, Any]
+        self, firing: Firing, target: Target, state: State, view: View, detail: Mapping[str, Any]
     ) -> None:
         """Write down what was done here."""
-        round_ = view.rounds.get(int(target)) if target.isdecimal() else None
+        round_ = None
+        if target.node is not None and target.peer is None:
+            round_ = view.rounds.get(target.node)
         at = (view.time_s, round_)
-        self._record(firing.key, firing.fault.kind, target, state, at, detail)
+        self._record(firing.key, firing.fault.kind, str(target), state, at, detail)
 
     def _record(
         self,
@@ -298,7 +301,7 @@ class Director:
         at: tuple[float, int | None],
         detail: Mapping[str, Any],
     ) -> None:
-        self._states.setdefault(key, set()).add(f"{target}:{state}")
+        self._states.setdefault(key, set()).add((target, state))
         line = {"event": key[0], "occurrence": key[1], "fault": fault, "target": target}
         line |= {"state": state, "time_s": round(at[0], 6), "round": at[1]}
         self.write(line | {"asked": self._asked.get(key), "detail": dict(detail)})

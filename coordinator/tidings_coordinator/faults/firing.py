@@ -36,6 +36,22 @@ class Trigger:
 
 
 @dataclass(frozen=True)
+class Target:
+    """What an occurrence hits: a node, a directed link, or (neither) the run as a whole."""
+
+    #: the node, or the link's source
+    node: int | None = None
+    #: the link's end
+    peer: int | None = None
+
+    def __str__(self) -> str:
+        """As it is recorded."""
+        if self.node is None:
+            return "run"
+        return str(self.node) if self.peer is None else f"{self.node}->{self.peer}"
+
+
+@dataclass(frozen=True)
 class Firing:
     """One occurrence of an event."""
 
@@ -55,13 +71,13 @@ class Firing:
         return self.event, self.occurrence
 
     @property
-    def targets(self) -> tuple[str, ...]:
-        """As they are recorded."""
+    def targets(self) -> tuple[Target, ...]:
+        """What it hits."""
         if self.fault.scope == "run":
-            return ("run",)
+            return (Target(),)
         if self.fault.scope == "link":
-            return tuple(f"{i}->{j}" for i, j in self.arcs)
-        return tuple(map(str, self.nodes))
+            return tuple(Target(i, j) for i, j in self.arcs)
+        return tuple(map(Target, self.nodes))
 
     @property
     def outside(self) -> bool:

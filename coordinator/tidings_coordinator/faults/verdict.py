@@ -24,7 +24,7 @@ def applied(firings: Sequence[Firing], lines: Iterable[Mapping[str, Any]]) -> li
     for firing in firings:
         found = events.setdefault(firing.event, _nothing(firing))
         for target in firing.targets:
-            _count(found, firing, states[firing.event, firing.occurrence, target])
+            _count(found, firing, states[firing.event, firing.occurrence, str(target)])
     return list(events.values())
 
 

@@ -42,7 +42,8 @@ class FaultAgent:
     node: int
     world: World
     site: Callable[[str, bool], NodeSite]
-    _waiting: list[ArmedFault] = field(default_factory=list)
+    #: until their rounds come
+    _waiting: list[tuple[ArmedFault, Fault]] = field(default_factory=list)
     _timers: list[asyncio.TimerHandle] = field(default_factory=list)
     _active: dict[Key, list[_Active]] = field(default_factory=dict)
     _round: int = 0
@@ -56,13 +57,14 @@ class FaultAgent:
         """
         self._returning = returning
         for armed in faults:
+            fault = Fault.parse(armed.fault)
             if armed.at_s is None:
-                self._waiting.append(armed)
+                self._waiting.append((armed, fault))
                 continue
             late_s = self._now_s - armed.at_s
             over = armed.for_s is not None and late_s >= armed.for_s
-            if not (over or (returning and late_s > 0 and _once(armed))):
-                self._timers.append(self._later(-late_s, self.begin, armed))
+            if not (over or (returning and late_s > 0 and _once(fault))):
+                self._timers.append(self._later(-late_s, self._begin, armed, fault))
 
     def entered(self, round_: int) -> None:
         """The node begins a round: first what ends with it, then what begins with it."""
@@ -74,17 +76,19 @@ class FaultAgent:
                 start = active[0].began_round if armed.at_round is None else armed.at_round
                 if round_ >= start + armed.for_rounds:
                     self.heal(*key)
-        due = [armed for armed in self._waiting if (armed.at_round or 0) <= round_]
-        for armed in due:
-            self._waiting.remove(armed)
+        due = [entry for entry in self._waiting if (entry[0].at_round or 0) <= round_]
+        for armed, fault in due:
+            self._waiting.remove((armed, fault))
             end = math.inf if armed.for_rounds is None else (armed.at_round or 0) + armed.for_rounds
-            if round_ < end and not (first and _once(armed)):
-                self.begin(armed)
+            if round_ < end and not (first and _once(fault)):
+                self._begin(armed, fault)
 
     def begin(self, armed: ArmedFault) -> None:
         """Begin a fault now; what cannot be done is recorded as failed."""
+        self._begin(armed, Fault.parse(armed.fault))
+
+    def _begin(self, armed: ArmedFault, fault: Fault) -> None:
         key = (armed.event, armed.occurrence)
-        fault = Fault.parse(armed.fault)
         if isinstance(fault, OutsideFault):
             # the rest is up to who brings it about
             heal = self.site(_name(key), False).stand_still()
@@ -155,9 +159,8 @@ class FaultAgent:
         )
 
 
-def _once(armed: ArmedFault) -> bool:
+def _once(fault: Fault) -> bool:
     """Whether it is done to a node once, and does not hold from then on."""
-    fault = Fault.parse(armed.fault)
     return isinstance(fault, OutsideFault) or not fault.lasting
 
 

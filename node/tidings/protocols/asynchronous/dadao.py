@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
+
 from tidings.api import (
     GraphFacts,
     LocalProblem,
@@ -46,8 +48,10 @@ class DADAO(Protocol):
 
     A gossip is an atomic exchange at one common time: the starter's when it asks, or the answerer's
     if that is later. A time that is more than ``lead`` ahead of a node's own clock, or no number,
-    is refused and counted. The lower-numbered end keeps an edge's clock. Invariant: at a common
-    time the Z of all nodes sum to zero. On the wire: Y + Z and a time, once each way per gossip.
+    is refused and counted, as is a vector with anything but numbers in it; that of a starter, whose
+    own half stands when it comes, changes nothing. The lower-numbered end keeps an edge's clock.
+    Invariant: at a common time the Z of all nodes sum to zero. On the wire: Y + Z and a time, once
+    each way per gossip.
     """
 
     unit: Duration = Duration(0.1)
@@ -83,6 +87,8 @@ class DADAO(Protocol):
             state.rows, state.t = kept["rows"], kept["t"]
 
         def offer(peer: int, seen: At | Dual) -> Dual | None:
+            if isinstance(seen, Dual) and not torch.isfinite(seen.m).all():
+                return None
             # not so for nan
             if not 0 <= seen.t <= self._now(node) + self.lead / self.unit:
                 return None
@@ -90,7 +96,9 @@ class DADAO(Protocol):
             return Dual(state.t, (state.rows[2] + state.rows[4]).float())
 
         def commit(peer: int, mine: Dual, theirs: Dual) -> None:
-            state.gossip_event(mine.m, theirs.m)
+            # the starter's half stands, whatever it has sent
+            if torch.isfinite(theirs.m).all():
+                state.gossip_event(mine.m, theirs.m)
 
         node.on_exchange(offer, commit)
         async with node.tasks() as tasks:
