@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 #: of the vertical axis; "auto": logarithmic for positive values that span a factor of five
-Scale = Literal["auto", "log", "percent"]
+Scale = Literal["auto", "log", "linear", "percent"]
 
 _WIDTH, _HEIGHT = 300, 196
 #: the plot inside of the figure: left, bottom, width, height
@@ -158,13 +158,14 @@ def _bounds(
     spread = spread[np.isfinite(spread)]
     goal = [] if target is None else [target.value]
     low, high = min([float(spread.min()), *goal]), max([float(spread.max()), *goal])
-    if len(lines) > 1 and scale != "percent":
+    even = scale in ("linear", "percent")
+    if len(lines) > 1 and not even:
         # one setting that diverges must not hide the others
         starts = [line.y[np.isfinite(line.y)][:1] for line in lines]
         high = min(high, max([_OUT_OF_SIGHT * abs(float(y[0])) for y in starts if len(y)]))
     positive = np.array([*y[y > 0], *(value for value in goal if value > 0)])
     span = 1.0 if scale == "log" else _LOG_SPAN
-    if scale != "percent" and len(positive) > 1 and positive.max() >= span * positive.min():
+    if not even and len(positive) > 1 and positive.max() >= span * positive.min():
         axes.set_yscale("log", nonpositive="mask")
         low = max(float(positive.min()) / 3, low) if low > 0 else float(positive.min()) / 1.5
         stretch = (high / low) ** _ROOM if high > low else 1.5

@@ -14,6 +14,7 @@ from tidings_coordinator.reproducing.reading import (
     cell,
     costs_to,
     final,
+    of_node,
     value,
 )
 
@@ -29,6 +30,7 @@ __all__ = [
     "costs_to",
     "curves",
     "final",
+    "of_node",
     "over",
     "points",
     "value",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from tidings.errors import RunError
 from tidings_coordinator.records.reading import Run
 from tidings_coordinator.records.series import Goal, Point, cost_to
+from tidings_coordinator.records.standing import standing
 from tidings_coordinator.report import costs
 from tidings_coordinator.reproducing.declaration import Row
 
@@ -43,3 +44,9 @@ def cell(rows: Sequence[Row], name: str, column: str) -> float:
         if next(iter(row.values())) == name:
             return float(row[column])
     raise RunError(f"no row '{name}' was measured")
+
+
+def of_node(run: Run, node: int, metric: str) -> tuple[list[float], list[float]]:
+    """When one node (a server, say) was evaluated, in seconds, and what a metric was then."""
+    rows = [row for row in standing(run.path, "series") if row["node"] == node]
+    return [row["time_s"] for row in rows], [row["metrics"][metric] for row in rows]
