@@ -39,6 +39,8 @@ class Panel:
     svg: str
     #: what its lines are, in the order of their series
     labels: tuple[str, ...] = ()
+    #: these, where they are not 0, 1, 2, ...; from 8 on the same colours come again, dashed
+    series: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

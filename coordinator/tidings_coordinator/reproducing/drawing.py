@@ -26,20 +26,22 @@ def curves(
     title: str = "",
     target: float | None = None,
     scale: Scale = "auto",
+    series: Sequence[int] | None = None,
 ) -> Panel:
-    """A metric of every run over what it cost."""
+    """A metric of every run over what it cost; the n-th is drawn as ``series[n]``, or as n."""
+    order = tuple(range(len(runs))) if series is None else tuple(series)
     lines = [
         Line(
             finite(costs.along(run.points, cost)),
             finite(value(point, metric) for point in run.points),
             series=number,
         )
-        for number, run in enumerate(runs.values())
+        for number, run in zip(order, runs.values(), strict=True)
     ]
     label = costs.rounds_label(all(run.synchronous for run in runs.values()))
     goal = None if target is None else Target(target)
     drawn = panel(lines, cost, title or metric, rounds_label=label, scale=scale, target=goal)
-    return Panel(title or metric, drawn or "", tuple(runs))
+    return Panel(title or metric, drawn or "", tuple(runs), order)
 
 
 def over(runs: Runs, metric: str, name: str, *along: costs.Cost) -> list[Panel]:
@@ -77,7 +79,7 @@ def sheet(panels: Sequence[Panel]) -> str:
         parts.append(_text(x, _MARGIN + 12, one.title, "ink", "bold"))
         place = f'<svg x="{x}" y="{y}" width="{_PANEL_WIDTH}" height="{_PANEL_HEIGHT}"'
         parts.append(_apart(one.svg.replace("<svg", place, 1), f"p{number}-"))
-        parts += _legend(one.labels, x, y + _PANEL_HEIGHT)
+        parts += _legend(one, x, y + _PANEL_HEIGHT)
     style = f"{palette.css()}svg{{font-family:{_FONT}}}"
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
@@ -88,11 +90,14 @@ def sheet(panels: Sequence[Panel]) -> str:
     )
 
 
-def _legend(labels: Sequence[str], x: int, y: int) -> list[str]:
+def _legend(one: Panel, x: int, y: int) -> list[str]:
     """A line for each series, unless there is but one."""
     parts: list[str] = []
-    for number, label in enumerate(labels if len(labels) > 1 else ()):
-        middle = y + _LABEL_HEIGHT * number + 9
+    order = one.series or range(len(one.labels))
+    for place, (number, label) in enumerate(zip(order, one.labels, strict=True)):
+        if len(one.labels) < 2:
+            break
+        middle = y + _LABEL_HEIGHT * place + 9
         stroke = f'stroke="var(--{palette.series_name(number)})" stroke-width="2.5"'
         dash = ' stroke-dasharray="4 2"' if number >= palette.SERIES else ""
         parts.append(f'<path d="M{x + 46} {middle}h18" {stroke}{dash}/>')
