@@ -118,7 +118,7 @@ REPRODUCTION = Reproduction(
     verdict=verdict,
     figure=figure,
     remarks=(
-        "20 clients, 6 of them attack, 40 rounds of full gradients on digits, one seed. Differences "
+        "20 clients, 6 attack, 40 rounds of full gradients on digits, one seed: differences "
         "of a point are within what a seed does. The gain did not appear with the median under "
         "label flip, where the amplifier does harm, nor with the mean under gradient ascent, where "
         "the plain filter finds all; it is largest under Min-Max, where the plain filter makes "
