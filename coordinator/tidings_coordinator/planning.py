@@ -25,6 +25,7 @@ from tidings.runtime.plan import (
     HeartbeatPlan,
     NodePlan,
     Phase,
+    Rewired,
     TransportKind,
     derive_rng,
 )
@@ -33,6 +34,7 @@ from tidings_coordinator.experiment.model import Experiment
 from tidings_coordinator.experiment.selectors import selects
 from tidings_coordinator.faults.firing import Firing
 from tidings_coordinator.faults.resolve import concrete, resolve
+from tidings_coordinator.faults.rewiring import rewirings
 from tidings_coordinator.launchers import demands
 from tidings_coordinator.topology.graph import Schedule
 
@@ -138,6 +140,10 @@ def _plan(experiment: Experiment, run: str) -> RunPlan:
         raise ConfigError(str(error), ("topology",)) from error
     roles = topology.roles(nodes)
     _check(experiment, schedule, roles)
+    rewired = rewirings(experiment)
+    for other, path in rewired.values():
+        _check(experiment, other, roles, path)
+    schedule = replace(schedule, others=tuple(other.union for other, _ in rewired.values()))
     union = schedule.union
     for index, link in enumerate(experiment.network.links):
         groups = experiment.network.groups
@@ -149,7 +155,13 @@ def _plan(experiment: Experiment, run: str) -> RunPlan:
     experiment = experiment.model_copy(update={"faults": faults})
     plans = tuple(
         _node_plan(experiment, run, schedule, roles[node], node).model_copy(
-            update={"faults": _armed(firings, node)}
+            update={
+                "faults": _armed(firings, node),
+                "graphs": {
+                    event: Rewired(phases=_phases(other, node), phase_rounds=other.every)
+                    for event, (other, _) in rewired.items()
+                },
+            }
         )
         for node in range(nodes)
     )
@@ -202,36 +214,42 @@ def _check_data_faults(run: RunPlan) -> None:
             raise ConfigError(str(error), ("faults", index, "fault")) from error
 
 
-def _check(experiment: Experiment, schedule: Schedule, roles: tuple[str, ...]) -> None:
-    """What the protocol needs of the graph and of its weights."""
+def _check(
+    experiment: Experiment,
+    schedule: Schedule,
+    roles: tuple[str, ...],
+    path: tuple[str | int, ...] = ("topology",),
+) -> None:
+    """What the protocol needs of the graph that ``path`` says, and of its weights."""
     protocol, facts = experiment.protocol, schedule.facts()
     if protocol.ends_with == "server" and "server" not in roles:
-        raise ConfigError(f"{protocol.kind} needs a server and clients: use star", ("topology",))
+        raise ConfigError(f"{protocol.kind} needs a server and clients: use star", path)
     if protocol.static_graph and not facts.static:
         raise ConfigError(
             f"{protocol.kind} needs one graph for the whole run; "
             f"that of '{experiment.topology.kind}' changes",
-            ("topology",),
+            path,
         )
     if protocol.two_way_links and facts.directed:
         raise ConfigError(
             f"{protocol.kind} needs every link in both directions; "
             f"'{experiment.topology.kind}' is directed here",
-            ("topology",),
+            path,
         )
     if facts.stochastic not in (protocol.stochastic, "doubly"):
         wanted = {"row": "rows", "column": "columns", "doubly": "rows and columns"}
         raise ConfigError(
             f"{protocol.kind} needs weights whose {wanted[protocol.stochastic]} "
             f"sum to 1; these are {facts.stochastic}-stochastic",
-            ("topology", "mixing"),
+            (*path, "mixing"),
         )
     for phase in schedule.phases:
         degrees = tuple(len(phase.graph.in_neighbors(i)) for i in range(experiment.nodes))
         try:
             protocol.check(degrees, facts)
         except ValueError as error:
-            raise ConfigError(str(error), ("protocol",)) from error
+            place = ("protocol",) if path == ("topology",) else path
+            raise ConfigError(str(error), place) from error
 
 
 def _node_plan(
@@ -251,7 +269,7 @@ def _node_plan(
         role=role,
         protocol=experiment.protocol.config(),
         problem=experiment.problem.config(),
-        phases=tuple(_phase(schedule, index, node) for index in range(len(schedule.phases))),
+        phases=_phases(schedule, node),
         phase_rounds=schedule.every,
         graph=schedule.facts(),
         links=links,
@@ -279,12 +297,15 @@ def _node_plan(
     )
 
 
-def _phase(schedule: Schedule, index: int, node: int) -> Phase:
-    phase = schedule.phases[index]
-    return Phase(
-        out_neighbors=phase.graph.out_neighbors(node),
-        weights={j: float(phase.weights[node, j]) for j in phase.graph.in_neighbors(node)},
-        self_weight=float(phase.weights[node, node]),
+def _phases(schedule: Schedule, node: int) -> tuple[Phase, ...]:
+    """A node's share of a graph."""
+    return tuple(
+        Phase(
+            out_neighbors=phase.graph.out_neighbors(node),
+            weights={j: float(phase.weights[node, j]) for j in phase.graph.in_neighbors(node)},
+            self_weight=float(phase.weights[node, node]),
+        )
+        for phase in schedule.phases
     )
 
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 from support.grpc_cluster import run_over_grpc
-from support.plans import plans
+from support.plans import phases_of, plans, schedule_of
 from support.recording import Recorder, models
 
 from tidings.api import attacks
 from tidings.faults.base import Fault
 from tidings.links.shape import LinkShape
-from tidings.runtime.plan import ArmedFault, CheckpointPlan, ComputePlan, NodePlan
+from tidings.runtime.plan import ArmedFault, CheckpointPlan, ComputePlan, NodePlan, Rewired
 from tidings.runtime.simulation import Simulated, simulate
 from tidings.v1 import records_pb2 as records
 
@@ -109,6 +109,34 @@ LOSSY += ("node.isolate", "msg.bitflip")
 #: faults that change when things happen, and not what
 TIMELY = ("link.shape", "link.scale", "link.duplicate", "msg.replay", "node.slow", "node.clock")
 TIMELY += ("link.trace", "link.reorder", "msg.delay", "msg.duplicate")
+
+
+def test_another_graph_has_the_same_effect_everywhere(real: Run) -> None:
+    """Bit for bit, and as if it had been planned so."""
+    ring, complete = (schedule_of(6, kind) for kind in ("ring", "complete"))
+    fault = {"kind": "graph.rewire", "topology": "complete"}
+    hit = ArmedFault(event="f", fault=fault, at_round=4, for_rounds=4)
+    per_node = {
+        node: {
+            "phases": phases_of(ring, node),
+            "graphs": {"f": Rewired(phases=phases_of(complete, node))},
+            "faults": (hit,),
+        }
+        for node in range(6)
+    }
+    protocol = {"kind": "d_psgd", "lr": 0.05}
+    # the links are those of both
+    given = plans(6, "complete", protocol, DIGITS, 12, link=FAST, per_node=per_node)
+    found, expected = real(given, Recorder()), simulate(given, Recorder())
+    sequence = {"kind": "sequence", "of": ["ring", "complete"], "every": 4}
+    planned = simulate(plans(6, sequence, protocol, DIGITS, 12, link=FAST), Recorder())
+    assert (models(found) == models(expected)).all()
+    assert (models(found) == models(planned)).all()
+    for result in (found, expected):
+        for final in result.finals:
+            near = {(final.node + 1) % 6, (final.node - 1) % 6}
+            for link in final.links:
+                assert link.messages == (12 if link.target in near else 4)
 
 
 # -- faults of time ----------------------------------------------------------------------------

@@ -361,3 +361,47 @@ def test_a_store_that_fails(tmp_path: Path) -> None:
     assert "No space left on device" in json.dumps(failures)
     with pytest.raises(UserError, match="nodes write no checkpoints"):
         ran(tmp_path / "no", event)
+
+
+def test_another_graph_from_a_round_on(tmp_path: Path) -> None:
+    rewired, found = ran(
+        tmp_path,
+        "{id: wide, fault: graph.rewire, with: {topology: complete}, at: {round: 20}}",
+        "{id: split, fault: net.partition, with: {groups: [[0, 1, 2]]}, "
+        "at: {round: 25}, for: {rounds: 2}}",
+    )
+    assert sorted(line["target"] for line in found[:6]) == list("012345")
+    assert rewired.result["faults"] == "all"
+    for (i, j), link in links(rewired).items():
+        on_the_ring = (i - j) % 6 in (1, 5)
+        crosses = (i < 3) != (j < 3)
+        assert link["messages"] == (30 if on_the_ring else 10)
+        assert link["faulted"].get("split", {"messages": 0})["messages"] == 2 * crosses
+    arcs = json.loads((rewired.directory / "graph.json").read_text())["arcs"]
+    assert len(arcs) == 30
+
+
+def test_another_graph_is_as_if_it_had_been_planned(tmp_path: Path) -> None:
+    event = (
+        "{id: wide, fault: graph.rewire, at: {round: 10}, for: {rounds: 10}, "
+        "with: {topology: {kind: star, mixing: max_degree}}}"
+    )
+    sequence = "{kind: sequence, every: 10, of: [ring, {kind: star, mixing: max_degree}]}"
+    base = {"topology": "{kind: sequence, every: 10, of: [ring, ring]}"}
+    rewired, _ = ran(tmp_path / "a", event, **base)
+    planned, _ = ran(tmp_path / "b", "{id: m, fault: mark}", topology=sequence)
+    plain, _ = ran(tmp_path / "c", "{id: m, fault: mark}", **base)
+    assert rewired.result["weights_sha256"] == planned.result["weights_sha256"]
+    assert rewired.result["weights_sha256"] != plain.result["weights_sha256"]
+
+
+def test_another_graph_at_a_time_is_taken_by_each_in_its_next_round(tmp_path: Path) -> None:
+    outcome, found = ran(
+        tmp_path,
+        "{id: wide, fault: graph.rewire, with: {topology: complete}, from: 60ms, to: 120ms}",
+    )
+    assert states(found) == ["active"] * 6 + ["recovered"] * 6
+    assert {line["time_s"] for line in found} == {0.06, 0.12}
+    # those of the ring go on, the others carry something meanwhile
+    assert 0 < links(outcome)[0, 3]["messages"] < 30
+    assert outcome.result["rounds"] == 30

@@ -66,6 +66,25 @@ def test_mistakes_are_named(event: str, said: str) -> None:
     assert text.startswith("f.yaml:")
 
 
+def test_a_graph_that_cannot_take_the_place_of_this_one() -> None:
+    def said(topology: str, base: str = BASE) -> str:
+        return refusal(f"{{id: a, fault: graph.rewire, with: {{topology: {topology}}}}}", base=base)
+
+    assert "faults.0.with.topology.kind: unknown topology 'rin'; did you mean 'ring'" in said("rin")
+    edges = "{kind: custom, edges: ['0<->1']}"
+    assert "faults.0.with.topology: the graph of 'custom' is not connected" in said(edges)
+    static = BASE.replace("{kind: d_psgd, lr: 0.1}", "{kind: choco_sgd, lr: 0.1}")
+    assert "faults.0.fault: choco_sgd needs one graph for the whole run" in said("star", static)
+
+
+def test_the_links_of_another_graph_are_there_from_the_start() -> None:
+    run = planned("{id: a, fault: graph.rewire, with: {topology: complete}, at: {round: 3}}")
+    assert all(set(plan.links) == set(range(8)) - {plan.node} for plan in run.nodes)
+    assert run.nodes[0].phases[0].out_neighbors == (1, 7)
+    assert run.nodes[0].graphs["a"].phases[0].out_neighbors == tuple(range(1, 8))
+    assert run.nodes[0].graph.edges == 8
+
+
 def test_two_events_of_one_name() -> None:
     assert "two events are called 'a'" in refusal("{id: a, fault: mark}", "{id: a, fault: mark}")
 
@@ -96,6 +115,7 @@ def test_every_fault_can_be_written_down_and_read_again() -> None:
         "link.reorder": {"p": 0.5},
         "link.corrupt": {"p": 0.5},
         "link.flap": {"period": "1s"},
+        "graph.rewire": {"topology": {"kind": "custom", "edges": ["0<->1"]}},
         "net.partition": {"groups": [[0, 1], [2, "left"]]},
         "node.slow": {"factor": 2.0},
         "node.clock": {"offset": "1s"},

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tidings.errors import ConfigError, nearest
+from tidings.faults.graph_rewire import GraphRewire
 from tidings.faults.link_scale import LinkScale
 from tidings.faults.link_shape import LinkShapeFault
 from tidings.faults.link_trace import LinkTrace
@@ -166,6 +167,8 @@ class _Resolution:
         try:
             if fault.scope == "run":
                 return (), ()
+            if isinstance(fault, GraphRewire):
+                return tuple(range(graph.nodes)), ()
             if isinstance(fault, NetPartition):
                 arcs = choose.partition(fault.shape, fault.groups, fault.oneway)
             elif isinstance(fault, NodeIsolate):

@@ -73,6 +73,7 @@ class Feature:
 _TRANSPORTS = "tests/conformance/test_transports.py::"
 _ROUNDS = "tests/conformance/test_faults.py::test_a_fault_of_rounds_has_the_same_effect_everywhere"
 _TIMES = "tests/conformance/test_faults.py::test_a_fault_of_time_comes_and_goes_everywhere"
+_REWIRED = "tests/conformance/test_faults.py::test_another_graph_has_the_same_effect_everywhere"
 _COMPOSE = "tests/deploy/test_compose.py::test_faults_freeze_and_kill_containers"
 _SIMULATED, _REAL = "tests/sim/test_faults.py::", "tests/process/test_faults.py::"
 
@@ -83,6 +84,7 @@ def _everywhere(test: str) -> dict[str, str]:
 
 #: every fault: where nodes do it to themselves, by transport, for no launcher has a part in it
 _FAULTS: dict[str, Mapping[str, str]] = {
+    "graph.rewire": _everywhere(_REWIRED),
     "net.partition": _everywhere(_ROUNDS),
     "link.shape": _everywhere(_ROUNDS),
     "link.scale": _everywhere(_ROUNDS),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -193,6 +193,8 @@ class Schedule:
     phases: tuple[Phase, ...]
     #: rounds that a phase lasts
     every: int = 1
+    #: graphs that are in no phase, but have links all the same: faults may put them in place
+    others: tuple[Graph, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.phases:
@@ -231,25 +233,21 @@ class Schedule:
 
     @cached_property
     def union(self) -> Graph:
-        """All arcs of a period in one graph; directed as soon as one phase is."""
-        if self.static:
-            return self.phases[0].graph
-        graphs = [phase.graph for phase in self.phases]
-        arcs = frozenset[tuple[int, int]]().union(*(graph.arcs for graph in graphs))
-        return Graph(self.nodes, arcs, any(graph.directed for graph in graphs))
+        """All arcs of a period and of ``others`` in one graph; directed as soon as one is."""
+        return _united([*(phase.graph for phase in self.phases), *self.others])
 
     def facts(self) -> GraphFacts:
         """The constants of the theory; computed once.
 
         The spectral gap is that of one round, averaged over a period where there is more than one
         phase (:func:`~tidings_coordinator.topology.spectra.spectral_gap`). ``chi_1`` and ``chi_2``
-        are those of the union graph, nan where it is directed or not connected.
+        are those of the union of all phases, nan where it is directed or not connected.
         """
         return self._facts
 
     @cached_property
     def _facts(self) -> GraphFacts:
-        union = self.union
+        union = _united([phase.graph for phase in self.phases])
         undirected = union.connected and not union.directed
         chi_1, chi_2 = chi(union.adjacency) if undirected else (np.nan, np.nan)
         return GraphFacts(
@@ -258,8 +256,15 @@ class Schedule:
             edges=len(union.edges),
             arcs=sum(len(phase.graph.arcs) for phase in self.phases) / len(self.phases),
             directed=union.directed,
-            static=self.static,
+            static=self.static and not self.others,
             spectral_gap=spectral_gap([phase.weights for phase in self.phases], self.every),
             chi_1=chi_1,
             chi_2=chi_2,
         )
+
+
+def _united(graphs: Sequence[Graph]) -> Graph:
+    if len(graphs) == 1:
+        return graphs[0]
+    arcs = frozenset[tuple[int, int]]().union(*(graph.arcs for graph in graphs))
+    return Graph(graphs[0].nodes, arcs, any(graph.directed for graph in graphs))

@@ -104,6 +104,10 @@ class Site(Interface):
         """Take no part any more; healed, take part again."""
         ...
 
+    def rewire(self) -> Heal:
+        """Take the node's place in the graph that its plan has for this event."""
+        ...
+
     def later(self, delay_s: float, what: Callable[[], None]) -> Callable[[], None]:
         """Call ``what`` after so many emulated seconds; returns what calls that off."""
         ...

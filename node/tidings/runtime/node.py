@@ -27,7 +27,7 @@ from tidings.runtime.exchange import Exchanger, carried_by, retry_interval_s
 from tidings.runtime.keeping import Insides, Keeper
 from tidings.runtime.ledger import Ledger
 from tidings.runtime.parts import Parts
-from tidings.runtime.plan import ArmedFault, AttackPlan, NodePlan, derive_rng
+from tidings.runtime.plan import ArmedFault, AttackPlan, NodePlan, Phase, Rewired, derive_rng
 from tidings.runtime.rejoin import Rejoiner
 from tidings.runtime.reporting import Reporter
 from tidings.runtime.site import NodeSite
@@ -74,6 +74,8 @@ class RuntimeNode(Survival):
         self.layers: dict[int, dict[str, Layer]] = {}
         self.strikes = Strikes(world.transport, plan.seed, plan.node, world.time_scale)
         self.slowness: dict[str, float] = {}
+        self.rewired: dict[str, Rewired] = {}
+        self._graph: Rewired | None = None
         self.agent = FaultAgent(plan.node, world, lambda e, t: NodeSite(self, world, e, t))
         self._ended = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
@@ -162,23 +164,27 @@ class RuntimeNode(Survival):
     # -- the graph -----------------------------------------------------------------------
 
     @property
-    def _phase(self) -> int:
-        return (self.round // self.plan.phase_rounds) % len(self.plan.phases)
+    def _phase(self) -> Phase:
+        """The node's place in the graph of this round."""
+        phases, every = self.plan.phases, self.plan.phase_rounds
+        if self._graph is not None:
+            phases, every = self._graph.phases, self._graph.phase_rounds
+        return phases[(self.round // every) % len(phases)]
 
     @property
     def out_neighbors(self) -> tuple[int, ...]:
-        return self.plan.phases[self._phase].out_neighbors
+        return self._phase.out_neighbors
 
     @property
     def in_neighbors(self) -> tuple[int, ...]:
-        return tuple(sorted(self.plan.phases[self._phase].weights))
+        return tuple(sorted(self._phase.weights))
 
     @property
     def live_neighbors(self) -> tuple[int, ...]:
         return tuple(j for j in self.out_neighbors if j not in self._suspected)
 
     def weight(self, source: int) -> float:
-        phase = self.plan.phases[self._phase]
+        phase = self._phase
         return phase.self_weight if source == self.id else phase.weights[source]
 
     # -- learning ------------------------------------------------------------------------
@@ -222,6 +228,8 @@ class RuntimeNode(Survival):
     def _enter(self, round_: int) -> None:
         self.round, self.step = round_, 0
         self.agent.entered(round_)
+        # of several the last one counts; never within a round, whose messages are on their way
+        self._graph = next(reversed(self.rewired.values()), None)
 
     async def report(self, **metrics: float) -> None:
         self._alive()

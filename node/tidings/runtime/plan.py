@@ -29,6 +29,14 @@ class Phase(_Plan):
     self_weight: float
 
 
+class Rewired(_Plan):
+    """This node's place in a graph that a fault puts in the place of the run's own."""
+
+    phases: tuple[Phase, ...]
+    #: rounds after which the next phase begins
+    phase_rounds: int = 1
+
+
 class ComputePlan(_Plan):
     """How long a gradient takes in emulated time."""
 
@@ -109,8 +117,10 @@ class NodePlan(_Plan):
     phases: tuple[Phase, ...]
     #: rounds after which the next phase begins
     phase_rounds: int = 1
+    #: by event, the graphs that faults put in the place of this one
+    graphs: dict[str, Rewired] = {}
     graph: GraphFacts
-    #: outgoing links
+    #: outgoing links, those of all graphs
     links: dict[int, LinkShape]
     nic: NicShape = NicShape()
     #: what carries messages between nodes
@@ -182,14 +192,14 @@ class NodePlan(_Plan):
 
     @property
     def neighbors(self) -> tuple[int, ...]:
-        """Everyone this node sends to or hears in any phase."""
-        heard = {j for phase in self.phases for j in phase.weights}
-        return tuple(sorted(heard | set(self.links)))
+        """Everyone this node sends to or hears in any phase of any graph."""
+        return tuple(sorted({*self.in_neighbors, *self.links}))
 
     @property
     def in_neighbors(self) -> tuple[int, ...]:
-        """Everyone this node hears in any phase."""
-        return tuple(sorted({j for phase in self.phases for j in phase.weights}))
+        """Everyone this node hears in any phase of any graph."""
+        others = (phase for graph in self.graphs.values() for phase in graph.phases)
+        return tuple(sorted({j for phase in (*self.phases, *others) for j in phase.weights}))
 
 
 def derive_rng(seed: int, *names: object) -> np.random.Generator:

@@ -127,6 +127,20 @@ class NodeSite:
 
         return heal
 
+    def rewire(self) -> Heal:
+        """As Site.rewire; ValueError where the plan has no other graph."""
+        # another occurrence of the event has the same one
+        event = self.event.partition("#")[0]
+        if event not in self.node.plan.graphs:
+            raise ValueError(f"the plan has no graph for '{event}'")
+        self.node.rewired[self.event] = self.node.plan.graphs[event]
+
+        def heal() -> Mapping[str, Any]:
+            self.node.rewired.pop(self.event, None)
+            return {}
+
+        return heal
+
     def later(self, delay_s: float, what: Callable[[], None]) -> Callable[[], None]:
         """As Site.later."""
         loop = asyncio.get_running_loop()
