@@ -31,6 +31,7 @@ SHORT: dict[str, tuple[list[str], float]] = {
     "fault-choco-crash": ([], 0.85),
     "fault-churn": ([], 0.95),
     "fault-partition": ([], 0.92),
+    "fault-rewire": (["stop.rounds=110"], 0.88),
     "fault-straggler": ([], 0.9),
     "federated-asynchronous": (["stop.time=4s"], 0.75),
     "federated-participation": (["stop.rounds=60"], 0.5),
