@@ -139,6 +139,26 @@ def test_a_frozen_neighbour_is_suspected_and_trusted_again(tmp_path: Path) -> No
     assert not [e for e in lines(out, "events") if (e["event"], e["node"]) == ("suspected", 1)]
 
 
+def test_halves_that_lost_each_other_find_back_into_step(tmp_path: Path) -> None:
+    found, changes, out = ran(
+        tmp_path,
+        "{id: split, fault: net.partition, with: {groups: [[0, 1, 2], [3, 4, 5]]}, at: 1s, for: 3s}",
+        nodes="6",
+        wait="{for: live, timeout: 20s, heartbeat: 100ms, suspect_after: 800ms}",
+        compute="{time: 20ms, slow: [{on: [3, 4, 5], factor: 2}]}",
+        stop="{time: 7s}",
+        evaluate="{every: 10}",
+    )
+    assert found["faults"] == "all"
+    healed = max(line["time_s"] for line in changes if line["state"] == "recovered")
+    back = [event for event in lines(out, "events") if event["event"] == "rejoined"]
+    assert {event["node"] for event in back} >= {3, 4, 5}
+    first = {event["node"]: event for event in reversed(back)}
+    assert all(first[node]["time_s"] >= healed - 0.1 for node in (3, 4, 5))
+    last = [row["round"] for row in lines(out, "series") if row["final"]]
+    assert max(last) - min(last) <= 4
+
+
 def test_faults_that_only_the_coordinator_can_time(tmp_path: Path) -> None:
     found, changes, _ = ran(
         tmp_path,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import math
 from collections import Counter
@@ -63,7 +62,7 @@ class RuntimeNode(Survival):
             carried_by(self.protocol),
             plan.incarnation,
         )
-        self._rejoiner = Rejoiner(plan, self._handshake, self.waiting, retry_s)
+        self._rejoiner = Rejoiner(plan, self._handshake, self.waiting, retry_s, self._suspected)
         self._attacker: Attacker | None = None
         self._honest_problem = parts.problem
         self._disturbed: dict[str, Disturb] = {}
@@ -217,7 +216,10 @@ class RuntimeNode(Survival):
         return result
 
     def rounds(self) -> Iterator[int]:
-        for number in itertools.count(self._first_round):
+        self._next_round = self._first_round
+        while True:
+            number = self._next_round
+            self._next_round += 1
             limit = self.plan.stop_rounds
             if self._ended.is_set() or (limit is not None and number >= limit):
                 return

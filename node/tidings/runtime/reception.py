@@ -203,6 +203,8 @@ class Reception(Node):
             self._late.discard(source)
         if source in self._suspected and source not in self._late:
             self._suspect(source, False)
+        if self._rejoiner.heard(source, incoming.round):
+            self.waiting.away(source)
 
     def _suspect(self, peer: int, dead: bool) -> None:
         (self._suspected.add if dead else self._suspected.discard)(peer)

@@ -1,5 +1,8 @@
 """How a node that comes back takes its place in a synchronous run again.
 
+It was started again, or was away (``node.leave``), or finds that neighbours which do not wait for
+it have gone on without it: then it does not run after them through rounds that are over.
+
 ::
 
     returning node                       each neighbour
@@ -21,7 +24,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,7 +48,8 @@ _PROMPT, _DOUBLINGS = 16, 8
 class _Returning:
     """A neighbour that is coming back."""
 
-    incarnation: int
+    #: its incarnation, and how often that has come back
+    which: tuple[int, int]
     #: until when it is waited for, loop seconds
     until_s: float
     #: the first round in which it takes part again; None: it has not said yet
@@ -59,11 +63,27 @@ class Rejoiner:
     """One node's side of all returns, its own and its neighbours'."""
 
     def __init__(
-        self, plan: NodePlan, transmit: Transmit, waiting: Waiting, retry_s: float
+        self,
+        plan: NodePlan,
+        transmit: Transmit,
+        waiting: Waiting,
+        retry_s: float,
+        suspected: Set[int],
     ) -> None:
         self._plan = plan
         self._transmit = transmit
         self._waiting = waiting
+        self._suspected = suspected
+        self._both_ways = set(plan.links) & set(plan.in_neighbors)
+        #: so many rounds further a neighbour can be only if it went without this node
+        self._period = plan.phase_rounds * len(plan.phases) if len(plan.phases) > 1 else 1
+        #: the round that each neighbour was last heard to be in
+        self._last: dict[int, int] = {}
+        #: whether the protocol goes through rounds with its neighbours at all
+        self._used = False
+        #: whether this node was away and has to ask where the others are
+        self._due = False
+        self._number = 0
         self._retry_s = retry_s
         self._wait_s = plan.wait_s * plan.time_scale
         #: the last round that was begun
@@ -85,17 +105,43 @@ class Rejoiner:
 
     def away(self, round_: int) -> set[int]:
         """The neighbours that are known to have no part in a round."""
-        return {
+        if self._due:
+            return set(self._plan.in_neighbors)
+        ahead = {peer for peer in self._both_ways if self._past(peer, round_ + 1)}
+        return ahead | {
             source
             for source, them in self._returning.items()
             if them.back is None or them.back > round_
         }
+
+    def left(self) -> bool:
+        """This node was away and is back; whether it is to come back by the handshake."""
+        self._due = self._used
+        return self._due
+
+    def behind(self, round_: int) -> bool:
+        """Whether this node, about to begin a round, has to come back first."""
+        return self._due or any(self._past(peer, round_) for peer in self._both_ways)
+
+    def _past(self, peer: int, round_: int) -> bool:
+        """Whether a neighbour has been through a round without this node."""
+        if self._plan.wait_for != "live" or not self._used:
+            return False
+        them = self._returning.get(peer)
+        back = -1 if them is None or them.back is None else them.back - 1
+        return max(back, self._last.get(peer, -1)) >= round_ + self._period
+
+    def heard(self, source: int, round_: int) -> bool:
+        """A frame of a neighbour that is in that round; whether it is past the one we are in."""
+        self._last[source] = round_
+        return source in self._both_ways and self._past(source, self._at + 1)
 
     async def begin(self, round_: int, now_s: float) -> list[tuple[int, Message | None]]:
         """A round begins: wait for neighbours that are about to say when they come back.
 
         Returns those that are back from this round on, each with what it brings.
         """
+        self._used = True
         if not self._returning:
             self._at = round_
             return []
@@ -165,13 +211,17 @@ class Rejoiner:
     ) -> None:
         if header.phase in (pb.Rejoin.ASK, pb.Rejoin.JOIN):
             them = self._returning.get(source)
-            if them is None or them.incarnation < incarnation:
+            which = (incarnation, header.number)
+            if them is None or them.which < which:
                 until_s = asyncio.get_running_loop().time() + self._wait_s
-                them = self._returning[source] = _Returning(incarnation, until_s)
+                them = self._returning[source] = _Returning(which, until_s)
                 self._waiting.away(source)
             if header.phase == pb.Rejoin.JOIN and header.round > self._at:
                 them.back, them.brings, them.given = header.round, message, None
             await self._reply(source, them)
+        elif header.number != self._number:
+            # of an earlier return
+            return
         elif header.phase == pb.Rejoin.HERE:
             self._here[source] = header.round
         elif header.phase == pb.Rejoin.NOTED:
@@ -185,11 +235,11 @@ class Rejoiner:
             return
         if them.given is not None:
             round_, message = them.given
-            await self._say(peer, pb.Rejoin.GIVE, round_, message)
+            await self._say(peer, pb.Rejoin.GIVE, round_, message, them.which[1])
         elif them.back is not None:
-            await self._say(peer, pb.Rejoin.NOTED, them.back)
+            await self._say(peer, pb.Rejoin.NOTED, them.back, number=them.which[1])
         else:
-            await self._say(peer, pb.Rejoin.HERE, max(self._at, 0))
+            await self._say(peer, pb.Rejoin.HERE, max(self._at, 0), number=them.which[1])
 
     # -- coming back -----------------------------------------------------------------------------
 
@@ -199,15 +249,21 @@ class Rejoiner:
         A neighbour that does not answer in the wait time-out is done without.
         """
         plan = self._plan
-        self._at, self._coming = first - 1, True
-        both_ways = set(plan.links) & set(plan.in_neighbors)
-        heard = both_ways | (set(plan.in_neighbors) if not both_ways else set())
+        self._at, self._coming, self._due = first - 1, True, False
+        self._number += 1
+        self._here, self._given = {}, {}
+        heard = self._both_ways or set(plan.in_neighbors)
 
         async def ask() -> None:
-            for peer in sorted(both_ways - set(self._here)):
+            for peer in sorted(self._both_ways - set(self._here)):
                 await self._say(peer, pb.Rejoin.ASK)
 
-        await self._repeat(ask, lambda: heard <= set(self._here), self._wait_s)
+        def answered() -> bool:
+            return heard - self._suspected <= set(self._here)
+
+        await self._repeat(ask, answered, self._wait_s)
+        # whoever does not answer now is not to make this node ask again
+        self._last.clear()
         while True:
             round_ = max([first, *(1 + here for here in self._here.values())])
             if plan.stop_rounds is not None and round_ >= plan.stop_rounds:
@@ -227,6 +283,8 @@ class Rejoiner:
     async def _join(self, round_: int, brings: dict[int, Message | None]) -> bool:
         """Announce a round; whether it stands: False where a neighbour has begun it already."""
         asked = set(self._here) & set(self._plan.links)
+        # what it tells others who come back: it has no part in the rounds before
+        self._at = round_ - 1
         self._noted.clear()
 
         async def announce() -> None:
@@ -242,7 +300,9 @@ class Rejoiner:
                 for peer, them in self._returning.items()
                 if them.back is not None and them.back >= round_
             }
-            return {p for p in asked - elsewhere if self._given.get(p, (-1,))[0] != round_}
+            # who comes back too gives nothing, but must have heard
+            due = asked - self._suspected - (elsewhere & self._noted)
+            return {p for p in due if self._given.get(p, (-1,))[0] != round_}
 
         def late() -> bool:
             return any(here >= round_ for here in self._here.values())
@@ -274,5 +334,8 @@ class Rejoiner:
         phase: pb.Rejoin.Phase.ValueType,
         round_: int = 0,
         message: Message | None = None,
+        number: int | None = None,
     ) -> None:
-        await self._transmit(peer, pb.Rejoin(phase=phase, round=round_), message)
+        """``number``: the return that is answered; this node's own, if left out."""
+        number = self._number if number is None else number
+        await self._transmit(peer, pb.Rejoin(phase=phase, round=round_, number=number), message)

@@ -123,6 +123,8 @@ class NodeSite:
 
         def heal() -> Mapping[str, Any]:
             self.node.gate.open(self.event)
+            if deaf:
+                self.node.returned()
             return {}
 
         return heal

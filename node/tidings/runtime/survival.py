@@ -29,6 +29,8 @@ class Survival(Reception):
     strikes: Strikes
     #: the round in which :meth:`rounds` begins
     _first_round = 0
+    #: the one that follows
+    _next_round = 0
     #: whether the node went on from a checkpoint
     _restored = False
 
@@ -81,23 +83,58 @@ class Survival(Reception):
         if not self.plan.incarnation or self.plan.resumed:
             return state
 
+        restored = self._first_round if self._restored else None
+        round_, given = await self._come_back(state, protocol, self._first_round)
+        self._first_round = self.round = round_
+        return self._agree(state, protocol, given, restored=restored)
+
+    async def _come_back(
+        self, state: S, protocol: Resync, first: int
+    ) -> tuple[int, dict[int, Message | None]]:
         def show(peer: int) -> Message | None:
             return protocol.resync_with(state, peer, self)
 
         with self.waiting.doing("its neighbours, to come back", self.clock.now_s, timed=True):
-            round_, given = await self._rejoiner.come_back(self._first_round, show)
+            found = await self._rejoiner.come_back(first, show)
         self._alive()
-        restored = self._first_round if self._restored else None
-        self._first_round = self.round = round_
+        return found
+
+    def _agree(
+        self, state: S, protocol: Resync, given: dict[int, Message | None], **fields: Any
+    ) -> S:
         for peer in sorted(given):
             state = protocol.resync(state, peer, given[peer], self)
         unheard = [peer for peer in self.plan.neighbors if peer not in given]
-        self.log(
-            "rejoined", round=round_, restored=restored, agrees_with=sorted(given), unheard=unheard
-        )
+        self.log("rejoined", round=self.round, agrees_with=sorted(given), unheard=unheard, **fields)
         return state
 
+    def returned(self) -> None:
+        """The node was away by its own will and is back: it asks where the others are."""
+        if not self.gate.closed and self._rejoiner.left():
+            for peer in self.plan.in_neighbors:
+                self.waiting.away(peer)
+
     async def welcome(self, state: S, protocol: Resync) -> S:
+        state = await self._meet(state, protocol)
+        while self._rejoiner.behind(self.round):
+            state = await self._catch_up_with_others(state, protocol)
+        return state
+
+    async def _catch_up_with_others(self, state: S, protocol: Resync) -> S:
+        """Leave out the rounds that are over for the others; their last one, at most."""
+        was, limit = self.round, self.plan.stop_rounds
+        round_, given = await self._come_back(state, protocol, was)
+        round_ = round_ if limit is None else max(was, min(round_, limit - 1))
+        if round_ > was:
+            for kind in self.codec.types:
+                self._mailbox.take_round(kind, round_ - 1, set())
+            await self.catch_up(round_)
+            self._next_round = round_ + 1
+        state = self._agree(state, protocol, given, was=was)
+        return await self._meet(state, protocol)
+
+    async def _meet(self, state: S, protocol: Resync) -> S:
+        """Begin a round together with those who are back from it on."""
         self._alive()
         back = await self._rejoiner.begin(self.round, self.clock.now_s)
         self._alive()

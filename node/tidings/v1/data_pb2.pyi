@@ -215,17 +215,21 @@ class Rejoin(_message.Message):
 
     PHASE_FIELD_NUMBER: _builtins.int
     ROUND_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
     phase: Global___Rejoin.Phase.ValueType
     round: _builtins.int
+    number: _builtins.int
+    """how often the returning node has come back before, so that answers are not mistaken"""
     def __init__(
         self,
         *,
         phase: Global___Rejoin.Phase.ValueType = ...,
         round: _builtins.int = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["phase", b"phase", "round", b"round"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "phase", b"phase", "round", b"round"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
