@@ -127,6 +127,15 @@ class FaultAgent:
         for key in list(self._active):
             self.heal(*key, why)
 
+    def stop(self) -> None:
+        """The node is dead: what it was doing to itself ends without a word."""
+        active = (each.timer for found in self._active.values() for each in found)
+        for timer in (*self._timers, *active):
+            if timer is not None:
+                timer.cancel()
+        self._waiting.clear()
+        self._active.clear()
+
     @property
     def _now_s(self) -> float:
         return self.world.clock.now_s

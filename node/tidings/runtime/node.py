@@ -149,6 +149,7 @@ class RuntimeNode(Survival):
         self.timeline.end()
         self.strikes.end()
         self._pulse.end()
+        self.agent.stop()
         self._world.transport.abort()
         self._mailbox.clear()
         self._rejoiner.stop()
