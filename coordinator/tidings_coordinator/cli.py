@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import Annotated, ParamSpec
 
 import typer
 
@@ -24,7 +24,7 @@ from tidings_coordinator.experiment.model import Experiment
 from tidings_coordinator.judging import told
 from tidings_coordinator.planning import plan
 from tidings_coordinator.running import Outcome, default_directory, run_experiment
-from tidings_coordinator.terminal import size_text, watcher
+from tidings_coordinator.terminal import summary, watcher
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -109,9 +109,28 @@ def resume(
         outcome = go_on(directory, show)
     finally:
         show.close()
-    _summary(outcome)
+    summary(outcome.result)
     _write_report(outcome.directory)
     raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+@_reported
+def replay(
+    directory: Annotated[Path, typer.Argument(help="a run directory, with records.order")],
+) -> None:
+    """Do a real run again on virtual time, every message taken in its turn; compare the weights.
+
+    Exit code 3 where they are not the same.
+    """
+    from tidings_coordinator.replaying import replay as again
+
+    found = again(directory)
+    if found.differ:
+        nodes = ", ".join(map(str, found.differ))
+        print(f"not the same: the weights of nodes {nodes} differ")
+        raise typer.Exit(3)
+    print(f"the same: {len(found.recorded)} nodes end with the weights that they had")
 
 
 @app.command()
@@ -186,37 +205,10 @@ def run_one(
         outcome = run_experiment(experiment, source, path, show, file.resolve().parent)
     finally:
         show.close()
-    _summary(outcome)
+    summary(outcome.result)
     if report:
         _write_report(outcome.directory)
     return outcome
-
-
-def _summary(outcome: Outcome) -> None:
-    found = outcome.result
-    reason = f" ({found['reason']})" if found["reason"] else ""
-    print(f"run {found['run']}{reason}; network {_network(found)}")
-    parts = [f"{found['rounds']:g} rounds", f"{found['time_s']:.1f} s"]
-    parts += [f"{size_text(found['bytes']['total'])} in {found['messages']} messages"]
-    if found["accuracy"] is not None:
-        parts.append(f"accuracy {100 * found['accuracy']:.1f} %")
-    if found["loss"] is not None:
-        parts.append(f"loss {found['loss']:.4g}")
-    print(", ".join(parts))
-    for line in told(found["expect"]):
-        print(line)
-    if found["to_target"] is not None:
-        cost = found["to_target"]
-        print(
-            f"to target {found['target']}: {size_text(cost['bytes'])}, {cost['time_s']:.1f} s, "
-            f"{cost['rounds']:g} rounds"
-        )
-
-
-def _network(found: dict[str, Any]) -> str:
-    texts = {"pass": "as asked for", "fail": "NOT as asked for", "unknown": "not measured"}
-    problems = found["fidelity"]["problems"]
-    return texts[found["fidelity"]["verdict"]] + (": " + "; ".join(problems) if problems else "")
 
 
 def _write_report(directory: Path) -> None:

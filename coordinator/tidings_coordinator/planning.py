@@ -288,6 +288,7 @@ def _node_plan(
             links, [nic.egress_bit_per_s, *_ingress_rates(experiment, links)], transport
         ),
         trace=experiment.records.trace,
+        order=experiment.records.order,
         timeline=_timeline(experiment),
         heartbeat=_heartbeat(experiment),
         checkpoint=_checkpoint(experiment),

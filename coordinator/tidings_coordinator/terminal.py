@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from tidings_coordinator.control.watch import RunView, Watcher
+from tidings_coordinator.judging import told
 
 #: seconds between two plain lines
 _LINE_S = 2.0
@@ -91,6 +94,33 @@ def _table(view: RunView) -> Table:
     if len(view.nodes) > _MAX_ROWS:
         table.add_row("...", f"and {len(view.nodes) - _MAX_ROWS} more", "", "", "", "")
     return table
+
+
+def summary(found: Mapping[str, Any]) -> None:
+    """Print what a run came to, from its result."""
+    reason = f" ({found['reason']})" if found["reason"] else ""
+    print(f"run {found['run']}{reason}; network {_network(found)}")
+    parts = [f"{found['rounds']:g} rounds", f"{found['time_s']:.1f} s"]
+    parts += [f"{size_text(found['bytes']['total'])} in {found['messages']} messages"]
+    if found["accuracy"] is not None:
+        parts.append(f"accuracy {100 * found['accuracy']:.1f} %")
+    if found["loss"] is not None:
+        parts.append(f"loss {found['loss']:.4g}")
+    print(", ".join(parts))
+    for line in told(found["expect"]):
+        print(line)
+    if found["to_target"] is not None:
+        cost = found["to_target"]
+        print(
+            f"to target {found['target']}: {size_text(cost['bytes'])}, {cost['time_s']:.1f} s, "
+            f"{cost['rounds']:g} rounds"
+        )
+
+
+def _network(found: Mapping[str, Any]) -> str:
+    texts = {"pass": "as asked for", "fail": "NOT as asked for", "unknown": "not measured"}
+    problems = found["fidelity"]["problems"]
+    return texts[found["fidelity"]["verdict"]] + (": " + "; ".join(problems) if problems else "")
 
 
 def size_text(size_bytes: float) -> str:

@@ -239,6 +239,7 @@ checkpoint:
   keep: 4
 records:
   trace: false
+  order: false
   timeline: true
 """
     )

@@ -95,6 +95,9 @@ class Mailbox:
         if not waiting:
             return None
         number, box = min(waiting, key=lambda entry: entry[0])
+        return self._remove(box, number)
+
+    def _remove(self, box: _Box, number: int) -> Delivery[Message]:
         delivery = box.arrivals.pop(number)
         by_source = box.rounds[delivery.round, delivery.step]
         by_source[delivery.source].remove(number)
@@ -104,6 +107,15 @@ class Mailbox:
             del box.rounds[delivery.round, delivery.step]
         box.waiting[delivery.source] -= 1
         return delivery
+
+    def take(self, kind: str, source: int) -> Delivery[Message] | None:
+        """The first arrival of a certain kind (by name) from a source."""
+        for known, box in self._boxes.items():
+            if known.__name__ == kind:
+                for number, delivery in box.arrivals.items():
+                    if delivery.source == source:
+                        return self._remove(box, number)
+        return None
 
     def contents(self) -> list[Delivery[Message]]:
         """What waits, in order of arrival."""

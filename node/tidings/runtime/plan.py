@@ -104,6 +104,18 @@ class ArmedFault(_Plan):
     for_rounds: int | None = None
 
 
+class Taken(_Plan):
+    """What one wait of a protocol's ended with."""
+
+    #: the type that was asked for, and that of what was taken
+    asked: str
+    kind: str
+    round: int
+    step: int
+    #: of a gather all that were there; else one, or none at the deadline
+    sources: tuple[int, ...]
+
+
 class NodePlan(_Plan):
     """Everything a node needs to take its part."""
 
@@ -145,6 +157,10 @@ class NodePlan(_Plan):
     chunk_bytes: int = 1 << 20
     #: whether every received frame is written to the event log
     trace: bool = False
+    #: whether it is written to the event log what each wait ended with
+    order: bool = False
+    #: what each wait ends with, in a run that is replayed, where nothing depends on time
+    script: tuple[Taken, ...] | None = None
     #: spans of what it does when; 0 for none
     timeline: int = 0
     #: wall seconds between two reports to the coordinator

@@ -22,6 +22,7 @@ from tidings.runtime.parts import Parts
 from tidings.runtime.plan import NodePlan
 from tidings.runtime.pulse import Pulse
 from tidings.runtime.rejoin import Rejoiner
+from tidings.runtime.script import Script
 from tidings.runtime.timeline import Timeline
 from tidings.runtime.waiting import Waiting
 from tidings.runtime.world import World
@@ -56,6 +57,7 @@ class Reception(Node):
         self.dead = False
         self._world = world
         self._mailbox = Mailbox(plan.mailbox_messages)
+        self._script = None if plan.script is None else Script(plan.node, plan.script)
         self._suspected: set[int] = set()
         #: those that let a deadline pass: a heartbeat does not make them punctual
         self._late: set[int] = set()
@@ -89,10 +91,15 @@ class Reception(Node):
         round_, step = self.round, self.step
         policy = self.plan.wait_for if wait_for is None else wait_for
         not_awaited = set(self._suspected)
+        if self._script is not None:
+            again = self._script.round(kind.__name__, round_, step)
+            sources = set(self._heard) if again is None else set(again.sources)
+            policy, within_s = "all", math.inf
         await self._wait_round(kind, round_, step, sources, policy, within_s)
         taken = self._mailbox.take_round(kind, round_, sources, step)
         missing = tuple(sorted(sources - set(taken)))
         self.ledger.refused["missing"] += len(missing)
+        self._note(kind, kind, round_, step, tuple(taken))
         if policy == "live":
             # whoever let a deadline pass is not waited for again until it is heard
             for source in set(missing) - not_awaited - self._rejoiner.away(round_):
@@ -128,6 +135,8 @@ class Reception(Node):
 
     async def recv(self, kind: type[M], within_s: float | None = None) -> Delivery[M] | None:
         self._alive()
+        if self._script is not None:
+            return await self._recv_again(kind, self._script)
         limit_s = self._deadline(within_s)
         began_s, woken = asyncio.get_running_loop().time(), True
         # an arrival wakes all who wait for its kind, and only one of them gets it
@@ -137,7 +146,39 @@ class Reception(Node):
             woken = await self.waiting.next(kind, left_s, self.clock.now_s)
             await self.gate.passed()
             self._alive()
+        if delivery is None:
+            self._note(kind, kind, self.round, self.step, ())
+        else:
+            found = type(delivery.message)
+            self._note(kind, found, delivery.round, delivery.step, (delivery.source,))
         return delivery  # type: ignore[return-value]
+
+    async def _recv_again(self, kind: type[M], script: Script) -> Delivery[M] | None:
+        """What was taken here in the run that is replayed, as soon as it is there."""
+        taken = script.next(kind.__name__)
+        if taken is not None and not taken.sources:
+            return None
+        while True:
+            if taken is not None:
+                # the round in its header depends on when a task of the sender's came to its turn
+                delivery = self._mailbox.take(taken.kind, taken.sources[0])
+                if delivery is not None:
+                    return delivery  # type: ignore[return-value]
+            await self.waiting.next(kind, None, self.clock.now_s)
+            self._alive()
+
+    def _note(
+        self,
+        asked: type[Message],
+        kind: type[Message],
+        round_: int,
+        step: int,
+        sources: tuple[int, ...],
+    ) -> None:
+        """Write down what a wait has ended with, where that is asked for."""
+        if self.plan.order:
+            at = {"round": round_, "step": step, "sources": sources}
+            self.log("took", asked=asked.__name__, kind=kind.__name__, **at)
 
     async def messages(self, kind: type[M]) -> AsyncIterator[Delivery[M]]:
         while True:
