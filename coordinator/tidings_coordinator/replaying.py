@@ -52,7 +52,7 @@ def replay(path: Path) -> Replayed:
     scripts: dict[int, list[Taken]] = {node.node: [] for node in planned.nodes}
     for event in events:
         if event["event"] == "took":
-            scripts[event["node"]].append(Taken(**_fields(event)))
+            scripts[event["node"]].append(Taken(time_s=event["time_s"], **_fields(event)))
     if not any(scripts.values()):
         raise UserError(f"the run in {path} has recorded no order: set records.order in its file")
     torch.set_num_threads(1)

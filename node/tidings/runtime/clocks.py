@@ -21,6 +21,12 @@ class SkewedClock:
     def __init__(self, true: Clock) -> None:
         self._true = true
         self._skews: dict[str, _Skew] = {}
+        #: what it shows in a run that is replayed
+        self._pinned_ns: int | None = None
+
+    def pin(self, time_s: float) -> None:
+        """Show this time from now on."""
+        self._pinned_ns = round(time_s * NS_PER_S)
 
     def skew(self, event: str, offset_s: float, drift: float) -> None:
         """Be ``offset_s`` ahead from now on, and gain ``drift`` seconds per second."""
@@ -38,7 +44,7 @@ class SkewedClock:
     @property
     def now_ns(self) -> int:
         """Nanoseconds since the start, as this clock has it."""
-        now_ns = self._true.now_ns
+        now_ns = self._true.now_ns if self._pinned_ns is None else self._pinned_ns
         wrong = (s.offset_ns + s.drift * (now_ns - s.since_ns) for s in self._skews.values())
         return now_ns + round(sum(wrong))
 

@@ -114,6 +114,8 @@ class Taken(_Plan):
     step: int
     #: of a gather all that were there; else one, or none at the deadline
     sources: tuple[int, ...]
+    #: when that was, emulated
+    time_s: float
 
 
 class NodePlan(_Plan):

@@ -96,6 +96,8 @@ class Reception(Node):
             sources = set(self._heard) if again is None else set(again.sources)
             policy, within_s = "all", math.inf
         await self._wait_round(kind, round_, step, sources, policy, within_s)
+        if self._script is not None and again is not None:
+            self.clock.pin(again.time_s)
         taken = self._mailbox.take_round(kind, round_, sources, step)
         missing = tuple(sorted(sources - set(taken)))
         self.ledger.refused["missing"] += len(missing)
@@ -157,12 +159,14 @@ class Reception(Node):
         """What was taken here in the run that is replayed, as soon as it is there."""
         taken = script.next(kind.__name__)
         if taken is not None and not taken.sources:
+            self.clock.pin(taken.time_s)
             return None
         while True:
             if taken is not None:
                 # the round in its header depends on when a task of the sender's came to its turn
                 delivery = self._mailbox.take(taken.kind, taken.sources[0])
                 if delivery is not None:
+                    self.clock.pin(taken.time_s)
                     return delivery  # type: ignore[return-value]
             await self.waiting.next(kind, None, self.clock.now_s)
             self._alive()
