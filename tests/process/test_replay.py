@@ -17,7 +17,7 @@ FILE = """
 name: order
 nodes: 5
 topology: star
-network: {rate: 50Mbit/s, delay: 2ms, loss: 2%, probe: false}
+network: {rate: 50Mbit/s, delay: 2ms, loss: 2%, probe: false, tolerance: {delay: 200ms, rate: 90%}}
 problem: {kind: digits, hidden: 16}
 protocol: PROTOCOL
 compute: {time: native, slow: [{on: [2], factor: 4}]}
