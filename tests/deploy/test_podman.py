@@ -8,13 +8,16 @@ Pod specs is podman's to obey: user, read-only root, capabilities, seccomp, volu
 from __future__ import annotations
 
 import json
+import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from support import mpi_operator
 from support.kube_node import environment, pods_of
 from support.kube_schemas import Object, check
 from support.podman import IMAGE, Podman, podman_or_skip
@@ -40,44 +43,70 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
         engine.close()
 
 
-def addressed(objects: list[Object], net: str) -> list[Object]:
-    """The pods of all Jobs, coordinator first, each with an address and the names of all."""
-    jobs = [manifest for manifest in objects if manifest["kind"] == "Job"]
-    pods = [pod for job in jobs for pod in pods_of(job)]
-    aliases = []
+@pytest.fixture
+def net(podman: Podman) -> Iterator[str]:
+    """The network `lab`, by the first three numbers of its addresses; what was in it goes."""
+    found = f"10.{uuid.uuid4().int % 100 + 100}.{uuid.uuid4().int % 250}"
+    podman("network", "create", "--subnet", f"{found}.0/24", "--disable-dns", "lab")
+    yield found
+    podman("pod", "rm", "--all", "--force", "--time", "0")
+    podman("network", "rm", "lab")
+
+
+def job_names(pod: Object) -> list[str]:
+    """What a Job's pod is known by: the Service of the coordinator, and stable names of nodes."""
+    spec = pod["spec"]
+    if "subdomain" in spec:
+        return [f"{spec['hostname']}.{spec['subdomain']}"]
+    return [pod["metadata"]["labels"]["job-name"]]
+
+
+def address(pods: list[Object], net: str, names: Callable[[Object], list[str]]) -> None:
+    """Give each pod an address and the names of all."""
     for number, pod in enumerate(pods):
-        address = f"{net}.{10 + number}"
-        pod["status"] = {"podIP": address}
-        spec = pod["spec"]
-        name = (
-            f"{spec['hostname']}.{spec['subdomain']}"
-            if "subdomain" in spec
-            else pod["metadata"]["labels"]["job-name"]
-        )
-        aliases.append({"ip": address, "hostnames": [name]})
+        pod["status"] = {"podIP": f"{net}.{10 + number}"}
+    aliases = [{"ip": pod["status"]["podIP"], "hostnames": names(pod)} for pod in pods]
     for pod in pods:
         pod["spec"]["hostAliases"] = aliases
         for container in pod["spec"]["containers"]:
             values = environment(pod, container, {})
             # for people only; this podman would publish them on the host
-            del container["ports"]
+            container.pop("ports", None)
             container["env"] = [{"name": key, "value": value} for key, value in values.items()]
-    return pods
 
 
-def played(podman: Podman, pod: Object, config: Object, network: str, directory: Path) -> str:
+def played(podman: Podman, pod: Object, configs: list[Object], directory: Path) -> str:
     """Start a pod; the name of its container."""
-    address = pod.pop("status")["podIP"]
-    del pod["metadata"]["ownerReferences"]
+    ip = pod.pop("status")["podIP"]
+    pod["metadata"].pop("ownerReferences", None)
     check(pod)
     file = directory / f"{pod['metadata']['name']}.yaml"
-    file.write_text(yaml.safe_dump_all([config, pod]))
-    podman("kube", "play", "--network", network, "--ip", address, str(file))
+    file.write_text(yaml.safe_dump_all([*configs, pod]))
+    podman("kube", "play", "--network", "lab", "--ip", ip, str(file))
     return f"{pod['metadata']['name']}-{pod['spec']['containers'][0]['name']}"
 
 
+def collected(log: str, directory: Path) -> dict[str, Any]:
+    """The result of the run that is in the log, unpacked."""
+    collector = Collector()
+    for line in log.splitlines():
+        collector.feed(line)
+    collector.unpack(directory)
+    return result(directory)
+
+
+def equals_the_simulator(found: dict[str, Any], directory: Path) -> None:
+    """Whether a run of SMALL came to the simulator's weights and bytes."""
+    (directory / "small.yaml").write_text(SMALL)
+    out = directory / "simulated"
+    done = tidings("simulate", str(directory / "small.yaml"), "--out", str(out), "--quiet")
+    assert done.returncode == 0, done.stderr
+    assert found["weights_sha256"] == result(out)["weights_sha256"]
+    assert found["bytes"] == result(out)["bytes"]
+
+
 def test_the_pods_as_containers_give_the_weights_of_the_simulator(
-    podman: Podman, tmp_path: Path
+    podman: Podman, net: str, tmp_path: Path
 ) -> None:
     settings = ["launcher=kubernetes", f"launcher.image={IMAGE}", "launcher.pull=Never"]
     # five containers start at once on what cores there are
@@ -89,11 +118,10 @@ def test_the_pods_as_containers_give_the_weights_of_the_simulator(
         # what this podman makes of a Secret's manifest it does not understand in a pod's
         (tmp_path / "secret.json").write_text(json.dumps(secret["data"]))
         podman("secret", "create", secret["metadata"]["name"], str(tmp_path / "secret.json"))
-    net = f"10.{uuid.uuid4().int % 100 + 100}.{uuid.uuid4().int % 250}"
-    podman("network", "create", "--subnet", f"{net}.0/24", "--disable-dns", "lab")
-
-    pods = addressed(objects, net)
-    coordinator, *nodes = [played(podman, pod, config, "lab", tmp_path) for pod in pods]
+    jobs = [manifest for manifest in objects if manifest["kind"] == "Job"]
+    pods = [pod for job in jobs for pod in pods_of(job)]
+    address(pods, net, job_names)
+    coordinator, *nodes = [played(podman, pod, [config], tmp_path) for pod in pods]
     assert len(nodes) == 4
     _obeys_its_security_context(podman, coordinator)
     _obeys_its_security_context(podman, nodes[0])
@@ -101,21 +129,67 @@ def test_the_pods_as_containers_give_the_weights_of_the_simulator(
     codes = podman("wait", coordinator, *nodes).split()
     log = podman("logs", coordinator)
     assert codes == ["0"] * 5, log[-3000:]
-    collector = Collector()
-    for line in log.splitlines():
-        collector.feed(line)
-    collector.unpack(tmp_path / "run")
-    found = result(tmp_path / "run")
+    found = collected(log, tmp_path / "run")
     assert (found["run"], found["rounds"]) == ("completed", 12)
     assert found["security"] == {"tls": True, "refused": {}}
+    equals_the_simulator(found, tmp_path)
 
-    (tmp_path / "small.yaml").write_text(SMALL)
-    simulated = tidings(
-        "simulate", str(tmp_path / "small.yaml"), "--out", str(tmp_path / "simulated"), "--quiet"
-    )
-    assert simulated.returncode == 0, simulated.stderr
-    assert found["weights_sha256"] == result(tmp_path / "simulated")["weights_sha256"]
-    assert found["bytes"] == result(tmp_path / "simulated")["bytes"]
+
+def test_the_pods_of_an_mpi_job_as_containers_give_the_weights_of_the_simulator(
+    podman: Podman, net: str, tmp_path: Path
+) -> None:
+    """mpiexec in the launcher's pod logs in to sshd in the workers' pods, as not root."""
+    image = podman.build_mpi()
+    settings = ["launcher=kubernetes", f"launcher.image={image}", "launcher.pull=Never"]
+    settings.append("launcher.workload=mpi")
+    slow = ["network.tolerance.delay=200ms", "network.tolerance.rate=50%"]
+    objects = manifests(loads(SMALL, overrides=settings + slow), "podman")
+    [config], [job] = only("ConfigMap", objects), only("MPIJob", objects)
+    launcher, workers = mpi_operator.launcher_of(job), mpi_operator.workers_of(job)
+    with_keys([launcher, *workers], tmp_path / "keys")
+    address([launcher, *workers], net, mpi_operator.names_of)
+    configs = [config, mpi_operator.hosts_of(job)]
+
+    ready = [worker["status"]["podIP"] for worker in workers]
+    nodes = [played(podman, worker, [config], tmp_path) for worker in workers]
+    assert len(nodes) == 4
+    for ip in ready:
+        answers(ip, workers[0]["spec"]["containers"][0]["readinessProbe"]["tcpSocket"]["port"])
+    coordinator = played(podman, launcher, configs, tmp_path)
+    code = podman("wait", coordinator).strip()
+    log = podman("logs", coordinator)
+    assert code == "0", log[-3000:] + podman("logs", nodes[0])[-2000:]
+    found = collected(log, tmp_path / "run")
+    assert (found["run"], found["rounds"]) == ("completed", 12)
+    assert found["security"] == {"tls": True, "refused": {}}
+    equals_the_simulator(found, tmp_path)
+    # they wait to be deleted
+    states = podman("inspect", "--format", "{{.State.Status}}", *nodes).split()
+    assert states == ["running"] * 4
+
+
+def with_keys(pods: list[Object], directory: Path) -> None:
+    """The volume of keys as a cluster makes it of the Secret: root's files, for all to read."""
+    directory.mkdir(mode=0o755)
+    for name, content in mpi_operator.keys().items():
+        (directory / name).write_bytes(content)
+        (directory / name).chmod(0o644)
+    for pod in pods:
+        [volume] = [v for v in pod["spec"]["volumes"] if v["name"] == mpi_operator.SSH_VOLUME]
+        del volume["secret"]
+        volume["hostPath"] = {"path": str(directory)}
+
+
+def answers(ip: str, port: int) -> None:
+    """Wait until a port answers."""
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        try:
+            socket.create_connection((ip, port), timeout=5).close()
+            return
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 def _obeys_its_security_context(podman: Podman, container: str) -> None:

@@ -23,8 +23,8 @@ from support.runs import DEADLINE_S
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "localhost/tidings:test"
-_PYTHON = "/opt/source:/opt/site-packages"
-_PATH = "/usr/local/bin:/usr/bin:/bin"
+_MPI_IMAGE = "localhost/tidings-mpi:test"
+_PATH = "/opt/python/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin"
 _TABLES = ("filter", "nat")
 #: the same for all podmans of a machine
 _LOCKS = Path("/dev/shm/libpod_lock")
@@ -124,9 +124,15 @@ class Podman:
         ):
             (files / name).write_text(f'#!/bin/sh\nexec python3 -m {module} "$@"\n')
             (files / name).chmod(0o755)
+        # an environment at the same place as in the image of deploy/docker
+        (files / "python" / "bin").mkdir(parents=True)
+        for name in ("python", "python3"):
+            (files / "python" / "bin" / name).symlink_to("/usr/bin/python3")
+        (files / "python" / "pyvenv.cfg").write_text("home = /usr/bin\nversion = 3.11\n")
         packages = Path(site.getsitepackages()[0])
         moves = [
-            "s,^site-packages,./opt/site-packages,",
+            "s,^python,./opt/python,S",
+            "s,^site-packages,./opt/python/lib/python3.11/site-packages,",
             r"s,^tidings\(_coordinator\)*/,./opt/source/&,",
             r"s,^tidings\(-node\)*$,./usr/local/bin/&,",
         ]
@@ -134,14 +140,22 @@ class Podman:
         command += [f"--exclude={pattern}" for pattern in _LEFT_OUT]
         command += ["-C", str(self._base()), "."]
         command += ["-C", str(packages.parent), packages.name]
-        command += ["-C", str(files), "tidings", "tidings-node"]
+        command += ["-C", str(files), "python", "tidings", "tidings-node"]
         for folder, package in (("node", "tidings"), ("coordinator", "tidings_coordinator")):
             inside = [f"{package}/{entry.name}" for entry in (ROOT / folder / package).iterdir()]
             command += ["-C", str(ROOT / folder), *inside]
-        changes = [f"--change=ENV PATH={_PATH}", f"--change=ENV PYTHONPATH={_PYTHON}"]
+        changes = [f"--change=ENV PATH={_PATH}", "--change=ENV PYTHONPATH=/opt/source"]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as archive:
             self("import", "--quiet", *changes, "-", IMAGE, stdin=archive.stdout)
         assert archive.returncode == 0
+
+    def build_mpi(self) -> str:
+        """The image with MPICH and sshd, by deploy/docker; its tag."""
+        folder = ROOT / "deploy" / "docker"
+        subprocess.run([str(folder / "wheelhouse.sh"), sys.executable, "-mpi"], check=True)
+        file, base = ["-f", str(folder / "mpi.Dockerfile")], f"IMAGE={IMAGE}"
+        self("build", "--network=none", *file, "--build-arg", base, "-t", _MPI_IMAGE, str(ROOT))
+        return _MPI_IMAGE
 
     def _base(self) -> Path:
         root = self._directory / "base"
@@ -149,7 +163,13 @@ class Podman:
         if given := os.environ.get("TIDINGS_BASE_TAR"):
             subprocess.run(["tar", "-C", str(root), "-xf", given], check=True)
             return root
-        command = ["debootstrap", "--variant=minbase", "--include=python3", "bookworm", str(root)]
+        command = [
+            "debootstrap",
+            "--variant=minbase",
+            "--include=python3,openssh-server",
+            "bookworm",
+            str(root),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
         assert done.returncode == 0, done.stdout[-2000:]
         return root

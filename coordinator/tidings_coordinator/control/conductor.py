@@ -107,7 +107,11 @@ class Conductor:
             error = error or caught
         finally:
             self._show("ending")
-            await self._group.stop()
+            try:
+                await self._group.stop()
+            except RunError as caught:
+                # there is a result all the same
+                error = error or caught
             await self._entrance.close()
         finals = [s.final for s in self._sessions if s.final is not None]
         return Conducted(

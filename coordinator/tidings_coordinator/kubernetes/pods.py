@@ -20,6 +20,8 @@ _WORK, _TMP = "/work", "/tmp"
 _GRACE_S = 30
 #: of MPI workers' sshd, which cannot listen below 1024
 _SSH_PORT = 2222
+#: where the MPI Operator is asked to mount the key pair that all pods of a run share
+SSH_DIRECTORY = "/home/tidings/.ssh"
 
 
 def coordinator(release: Release) -> Object:
@@ -60,9 +62,16 @@ def node(release: Release, job: str) -> Object:
 
 def mpi_launcher(release: Release) -> Object:
     """Rank 0 is the coordinator, the others are the nodes; the run goes to the log as ever."""
-    file = f"{_WORK}/experiment.yaml"
+    file, known = f"{_WORK}/experiment.yaml", f"{_WORK}/known_hosts"
+    # workers show the run's own key, and nothing else is believed
+    ssh = (
+        f"-p {_SSH_PORT} -i {SSH_DIRECTORY}/id_rsa -oBatchMode=yes "
+        f"-oUserKnownHostsFile={known} -oStrictHostKeyChecking=yes"
+    )
     script = (
         f'sed "s/{POD_ADDRESS}/$POD_IP/" {EXPERIMENT_DIRECTORY}/experiment.yaml >{file} || exit 2; '
+        f"{{ printf '* '; cat {SSH_DIRECTORY}/id_rsa.pub; }} >{known}; "
+        f'export HYDRA_LAUNCH_EXTRA_ARGS="{ssh} $HYDRA_LAUNCH_EXTRA_ARGS"; '
         f"mpiexec -n {release.nodes + 1} tidings-node {file} --quiet --out {_WORK}/run; code=$?; "
         f"tidings ship {_WORK}/run; exit $code"
     )
@@ -75,11 +84,11 @@ def mpi_launcher(release: Release) -> Object:
 
 
 def mpi_worker(release: Release) -> Object:
-    """Waits for the launcher to log in; the image needs openssh-server."""
+    """Waits for the launcher to log in; the image is that of deploy/docker/mpi.Dockerfile."""
     command = ["/usr/sbin/sshd", "-De", "-p", str(_SSH_PORT)]
     options = [
-        "HostKey=/home/tidings/.ssh/id_rsa", "StrictModes=no", "PidFile=none", "UsePAM=no",
-        "AuthorizedKeysFile=/home/tidings/.ssh/authorized_keys",
+        f"HostKey={SSH_DIRECTORY}/id_rsa", "StrictModes=no", "PidFile=none", "UsePAM=no",
+        f"AuthorizedKeysFile={SSH_DIRECTORY}/authorized_keys",
     ]  # fmt: skip
     container = _container(release, "node", command + [f"-o{o}" for o in options], {})
     container["ports"] = [{"name": "ssh", "containerPort": _SSH_PORT}]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from tidings_coordinator.kubernetes.release import COMPONENT, Object
 
 _INDEX = "batch.kubernetes.io/job-completion-index"
-_MPI_INDEX = "training.kubeflow.org/replica-index"
+#: in the name of an MPIJob's worker; some versions of the operator label the first one 1
+_MPI_WORKER = re.compile(r"-worker-([0-9]+)$")
 #: what a container is expected to wait for
 _USUAL = {"ContainerCreating", "PodInitializing"}
 
@@ -55,7 +57,9 @@ def pod_state(pod: Object) -> PodState:
     labels = metadata.get("labels") or {}
     annotations = metadata.get("annotations") or {}
     component = labels.get(COMPONENT, "")
-    index = annotations.get(_INDEX) or labels.get(_INDEX) or labels.get(_MPI_INDEX)
+    index = annotations.get(_INDEX) or labels.get(_INDEX)
+    if index is None and (worker := _MPI_WORKER.search(metadata["name"])):
+        index = worker[1]
     containers = status.get("containerStatuses") or [{}]
     state = containers[0].get("state") or {}
     ended = state.get("terminated") or {}

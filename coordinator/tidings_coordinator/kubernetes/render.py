@@ -197,7 +197,7 @@ def _mpi_job(release: Release) -> list[Object]:
     spec = {
         "slotsPerWorker": 1,
         "mpiImplementation": "MPICH",
-        "sshAuthMountPath": "/home/tidings/.ssh",
+        "sshAuthMountPath": pods.SSH_DIRECTORY,
         # or it would try, and fail, to log in to pods that are not there yet
         "launcherCreationPolicy": "WaitForWorkersReady",
         "runLauncherAsWorker": True,

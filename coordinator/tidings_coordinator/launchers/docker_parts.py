@@ -12,8 +12,8 @@ from tidings.errors import ConfigError, MissingExtra, RunError, UserError
 from tidings_coordinator.launchers.compose_render import OWNER_LABEL, RUN_LABEL
 from tidings_coordinator.launchers.owner import Owner
 
-#: how long removing is tried
-_REMOVE_S = 20.0
+#: how long removing is tried while nothing goes, and how long between tries
+_REMOVE_S, _AGAIN_S = 60.0, 0.1
 
 
 def client() -> Any:
@@ -74,10 +74,13 @@ def remove(run: str) -> None:
             try:
                 for kind, part in parts:
                     _remove(kind, part)
+                    # a busy machine takes its time, for each of them
+                    deadline = time.monotonic() + _REMOVE_S
             except sdk.errors.APIError as error:
                 if time.monotonic() > deadline:
                     text = f"cannot remove what {run} has left in Docker: {error}"
                     raise RunError(text) from error
+                time.sleep(_AGAIN_S)
     finally:
         docker.close()
 
