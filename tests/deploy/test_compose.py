@@ -18,6 +18,7 @@ from support.dockerd import (
     ROOT,
     build_image,
     compose,
+    compose_v2,
     docker,
     dockerd,
     parts,
@@ -39,7 +40,7 @@ from support.runs import (
 )
 
 from tidings_coordinator.launchers.compose import Compose, ComposeNodes
-from tidings_coordinator.launchers.docker_parts import client
+from tidings_coordinator.launchers.docker_parts import client, compose_command
 
 # the first test makes the image
 pytestmark = [pytest.mark.daemons, pytest.mark.deploy, pytest.mark.timeout(1500)]
@@ -63,6 +64,13 @@ def image() -> Iterator[str]:
 
 
 @pytest.fixture
+def version_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose in its version 2; Debian 12 has version 1, which is what other tests run."""
+    monkeypatch.setenv("DOCKER_CONFIG", str(compose_v2()))
+    assert compose_command() == ["docker", "compose"]
+
+
+@pytest.fixture
 def file(image: str, tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(SMALL)
@@ -72,9 +80,7 @@ def file(image: str, tmp_path: Path) -> Path:
 def wait_until_running(directory: Path) -> str:
     """Wait until a run has evaluated its models; its id."""
     run_id = id_of(directory)
-    wait_for_event(directory, "started")
-    while len(lines(directory, "series")) < 8:
-        pass
+    until(lambda: len(lines(directory, "series")) >= 8)
     return run_id
 
 
@@ -115,6 +121,32 @@ def test_the_quickstart_reaches_its_accuracy_as_the_simulator_says(
     assert real["bytes"] == simulated["bytes"]
     assert len(list((tmp_path / "run" / "logs").glob("node-*.log"))) == 8
     assert parts(id_of(tmp_path / "run")) == []
+
+
+@pytest.mark.usefixtures("version_2")
+def test_version_2_of_compose_runs_it_as_well(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    done = tidings("run", str(file), "--out", str(out), *COMPOSE, deadline_s=_MAKE_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    simulated = tmp_path / "simulated"
+    tidings("simulate", str(file), "--out", str(simulated), "--quiet")
+    assert result(out)["weights_sha256"] == result(simulated)["weights_sha256"]
+    assert parts(id_of(out)) == []
+    # the stack of deploy/compose, whose images are not all to be had here
+    stack = str(ROOT / "deploy" / "compose" / "docker-compose.yml")
+    assert yaml.safe_load(compose("-f", stack, "config"))["services"].keys() >= {"grafana"}
+
+
+@pytest.mark.usefixtures("version_2")
+def test_version_2_gives_the_data_network_its_name(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with started("run", str(file), "--out", str(out), *COMPOSE, *ENDLESS) as run:
+        run_id = wait_until_running(out)
+        asyncio.run(attached(run_id).isolate(1, cut=True))
+        assert [name.endswith("control") for name in networks_of(run_id, 1)] == [True]
+        send(run.pid, signal.SIGINT)
+        assert finish(run)[0] == 130
+    assert parts(run_id) == []
 
 
 def test_a_container_may_nothing_and_sees_its_neighbours_only(file: Path, tmp_path: Path) -> None:
@@ -183,8 +215,7 @@ def test_ctrl_c_while_containers_are_being_made_leaves_none(file: Path, tmp_path
     out = tmp_path / "run"
     with started("run", str(file), "--out", str(out), *COMPOSE, *ENDLESS) as run:
         run_id = id_of(out)
-        while len(parts(run_id)) < 3:
-            pass
+        until(lambda: len(parts(run_id)) >= 3)
         send(run.pid, signal.SIGINT)
         code, _, err = finish(run)
     assert code == 130, err
@@ -336,6 +367,21 @@ def test_the_image_is_small_and_not_root(image: str) -> None:
     inside = ["docker", "run", "--rm", "--network=none", image, "sh", "-c"]
     listed = subprocess.run([*inside, "id -u; ls /wheelhouse"], capture_output=True, text=True)
     assert (listed.stdout, listed.returncode != 0) == ("10001\n", True)
+
+
+def test_the_image_is_made_the_same_again(image: str) -> None:
+    """Without the builder's cache: what every file holds, its mode, its owner and its time."""
+    again = build_image("tidings:again", "--no-cache")
+    layers, layers_again = (
+        docker("inspect", "--format={{json .RootFS.Layers}}", tag) for tag in (image, again)
+    )
+    assert layers == layers_again, files_of(image) ^ files_of(again)
+
+
+def files_of(tag: str) -> set[str]:
+    """The files of an image: mode, owner, time, hash and path."""
+    script = "find / -xdev -printf '%M %U %T@ %p\\n'; find / -xdev -type f -exec sha256sum {} +"
+    return set(docker("run", "--rm", "--user=0", tag, "sh", "-c", script).splitlines())
 
 
 def test_the_whole_stack_of_deploy_compose(image: str, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def dockerd() -> Iterator[None]:
                 _KEY.unlink(missing_ok=True)
 
 
-def build_image() -> str:
+def build_image(tag: str = IMAGE, *options: str) -> str:
     """The image, built from packages and wheels; quick where nothing has changed."""
     script, base = ROOT / "deploy" / "docker", _base()
     if not docker("images", "-q", base).strip():
@@ -68,9 +68,9 @@ def build_image() -> str:
         tarball = [f"{cached}.base.tar"] if cached else []
         _run([str(script / "base-from-debootstrap.sh"), base, *tarball])
     _run([str(script / "wheelhouse.sh")])
-    build = ["docker", "build", "--network=none", "-f", str(script / "Dockerfile"), "-t", IMAGE]
-    _run([*build, str(ROOT)], DOCKER_BUILDKIT="0")
-    return IMAGE
+    build = ["docker", "build", "--network=none", "-f", str(script / "Dockerfile"), "-t", tag]
+    _run([*build, *options, str(ROOT)], DOCKER_BUILDKIT="0")
+    return tag
 
 
 def prometheus_image(tag: str, folder: Path) -> None:
@@ -82,6 +82,13 @@ def prometheus_image(tag: str, folder: Path) -> None:
     text = f'FROM {_base()}\nCOPY prometheus /bin/\nUSER 65534\nENTRYPOINT ["/bin/prometheus"]\n'
     (folder / "Dockerfile").write_text(text)
     _run(["docker", "build", "--network=none", "-t", tag, str(folder)], DOCKER_BUILDKIT="0")
+
+
+def compose_v2() -> Path:
+    """A DOCKER_CONFIG in which the docker command has version 2 of Compose."""
+    folder = ROOT / "build" / "compose-v2"
+    _run([str(ROOT / "deploy" / "compose" / "plugin-from-debian.sh"), str(folder)])
+    return folder
 
 
 def compose(*arguments: str, **variables: str) -> str:

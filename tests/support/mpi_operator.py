@@ -37,7 +37,11 @@ def launcher_of(job: Object) -> Object:
 def workers_of(job: Object) -> list[Object]:
     """The workers' pods."""
     name, count = job["metadata"]["name"], job["spec"]["mpiReplicaSpecs"]["Worker"]["replicas"]
-    return [_pod(job, "Worker", f"{name}-worker-{number}", {}) for number in range(count)]
+    pods = [_pod(job, "Worker", f"{name}-worker-{number}", {}) for number in range(count)]
+    for number, pod in enumerate(pods):
+        # the launcher is 0
+        pod["metadata"]["labels"]["training.kubeflow.org/replica-index"] = str(number + 1)
+    return pods
 
 
 def hosts_of(job: Object) -> Object:

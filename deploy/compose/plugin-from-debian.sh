@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Version 2 of Docker Compose, which Debian 12 does not have, from Debian 13: as a plug-in of the
-# docker command in FOLDER, for tests that set DOCKER_CONFIG to it. Nothing is installed.
+# docker command, in a folder that DOCKER_CONFIG may name. Nothing is installed; needs a Debian mirror.
 #
-#   .ci/compose-v2 FOLDER
+#   plugin-from-debian.sh FOLDER
 set -euo pipefail
 
 folder=$(realpath -m "$1")
