@@ -23,5 +23,5 @@ RUN command -v sshd >/dev/null || { \
 RUN useradd --uid 10001 --user-group --password '*' --shell /bin/sh \
       --home-dir /home/tidings --create-home tidings \
  && mkdir /home/tidings/.ssh
-COPY --from=mpi /mpi/opt/python /opt/python
+COPY --from=mpi /mpi /
 USER 10001:10001

@@ -81,7 +81,7 @@ class Podman:
         ]  # fmt: skip
 
     def __call__(self, *arguments: str, stdin: Any = None) -> str:
-        """Run podman; what it wrote to standard output."""
+        """Run podman; what it wrote to standard output, and all that is in a log."""
         done = subprocess.run(
             ["podman", *self._options, *arguments],
             env=os.environ | {"CONTAINERS_CONF": str(self._directory / "containers.conf")},
@@ -92,7 +92,7 @@ class Podman:
             check=False,
         )
         assert done.returncode == 0, f"podman {' '.join(arguments)}: {done.stderr}"
-        return done.stdout
+        return done.stdout + (done.stderr if arguments[0] == "logs" else "")
 
     def close(self) -> None:
         """Remove all pods, networks and images, and unmount the store."""
