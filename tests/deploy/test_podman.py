@@ -80,6 +80,10 @@ def played(podman: Podman, pod: Object, configs: list[Object], directory: Path) 
     ip = pod.pop("status")["podIP"]
     pod["metadata"].pop("ownerReferences", None)
     check(pod)
+    for where in (pod["spec"]["volumes"], pod["spec"]["containers"][0]["volumeMounts"]):
+        for named in where:
+            # volumes of one name are one to this podman, whatever pod they are in
+            named["name"] = f"{pod['metadata']['name']}-{named['name']}"
     file = directory / f"{pod['metadata']['name']}.yaml"
     file.write_text(yaml.safe_dump_all([*configs, pod]))
     podman("kube", "play", "--network", "lab", "--ip", ip, str(file))

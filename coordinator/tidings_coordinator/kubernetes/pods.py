@@ -8,7 +8,6 @@ from tidings_coordinator.kubernetes.release import (
     COORDINATOR_PORT,
     EXPERIMENT_DIRECTORY,
     METRICS_PORT,
-    POD_ADDRESS,
     Object,
     Release,
 )
@@ -62,17 +61,18 @@ def node(release: Release, job: str) -> Object:
 
 def mpi_launcher(release: Release) -> Object:
     """Rank 0 is the coordinator, the others are the nodes; the run goes to the log as ever."""
-    file, known = f"{_WORK}/experiment.yaml", f"{_WORK}/known_hosts"
+    file, known = f"{EXPERIMENT_DIRECTORY}/experiment.yaml", f"{_WORK}/known_hosts"
     # workers show the run's own key, and nothing else is believed
     ssh = (
         f"-p {_SSH_PORT} -i {SSH_DIRECTORY}/id_rsa -oBatchMode=yes "
         f"-oUserKnownHostsFile={known} -oStrictHostKeyChecking=yes"
     )
     script = (
-        f'sed "s/{POD_ADDRESS}/$POD_IP/" {EXPERIMENT_DIRECTORY}/experiment.yaml >{file} || exit 2; '
         f"{{ printf '* '; cat {SSH_DIRECTORY}/id_rsa.pub; }} >{known}; "
-        f'export HYDRA_LAUNCH_EXTRA_ARGS="{ssh} $HYDRA_LAUNCH_EXTRA_ARGS"; '
-        f"mpiexec -n {release.nodes + 1} tidings-node {file} --quiet --out {_WORK}/run; code=$?; "
+        # the operator's own, HYDRA_LAUNCH_..., MPICH does not know
+        f'export HYDRA_LAUNCHER_EXTRA_ARGS="{ssh} $HYDRA_LAUNCH_EXTRA_ARGS"; '
+        f"mpiexec -n {release.nodes + 1} tidings-node {file} --set launcher.host=$POD_IP --quiet "
+        f"--out {_WORK}/run; code=$?; "
         f"tidings ship {_WORK}/run; exit $code"
     )
     address = {"POD_IP": {"fieldRef": {"fieldPath": "status.podIP"}}}

@@ -17,8 +17,6 @@ Object = dict[str, Any]
 
 #: where nodes enrol if the run uses TLS; the control plane is on the port after it then
 COORDINATOR_PORT, METRICS_PORT, MONITOR_PORT = 7600, 7602, 7680
-#: stands for the address of the coordinator's pod, which puts it in
-POD_ADDRESS = "POD_ADDRESS"
 #: where the pods find the experiment
 EXPERIMENT_DIRECTORY = "/experiment"
 #: the API server's limit on a ConfigMap is 1 MiB
@@ -121,7 +119,7 @@ class Release:
 
     def _launcher(self) -> dict[str, Any]:
         if self.workload == "mpi":
-            return {"kind": "mpi", "host": POD_ADDRESS}
+            return {"kind": "mpi"}
         return {
             "kind": "external",
             "host": "0.0.0.0",

@@ -144,6 +144,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 def log_to(directory: str, node: int) -> None:
     """Send what this process says from now on to the node's own file."""
+    # ranks of one job need not share a file system
+    os.makedirs(directory, exist_ok=True)
     path = os.path.join(directory, f"node-{node:04d}.log")
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(file, 1)
