@@ -285,7 +285,7 @@ def test_faults_freeze_and_kill_containers(image: str, tmp_path: Path) -> None:
         + "  - {id: ice, fault: node.pause, on: 1, at: {round: 10}, for: 1s}\n"
         + "  - {id: dead, fault: node.crash, on: 2, at: {round: 30}}\n"
     )
-    done = tidings("run", str(file), "--out", str(out), *COMPOSE, deadline_s=_MAKE_S)
+    done = tidings("run", str(file), "--out", str(out), *COMPOSE, *SLOW, deadline_s=_MAKE_S)
     assert done.returncode == 0, done.stdout + done.stderr
     found = result(out)
     assert (found["run"], found["faults"]) == ("completed", "all")
