@@ -28,7 +28,8 @@ DIGITS: dict[str, Any] = {"kind": "digits", "partition": "iid", "hidden": 16}
 PROBLEMS: dict[str, dict[str, Any]] = {
     # its weights are made of smoothness constants, and these differ from node to node
     "ef21_w": {"kind": "least_squares", "dim": 100, "samples": 40},
-    # it needs proximal points
+    # these need minimisers
+    "msda": SMALL,
     "network_lasso": {"kind": "clustered_regression", "dim": 40},
 }
 
@@ -74,6 +75,7 @@ SYNCHRONOUS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "one_bit_adam": ("complete", {"kind": "one_bit_adam", "lr": 0.01, "warm_up": 4}),
     "co2": ("complete", {"kind": "co2", "lr": 0.05, "local_steps": 3}),
+    "msda": ("ring", {"kind": "msda"}),
     "network_lasso": ("ring", {"kind": "network_lasso", "penalty": 0.2}),
     "fed_au": (
         "star",

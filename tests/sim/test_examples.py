@@ -38,6 +38,7 @@ SHORT: dict[str, tuple[list[str], float]] = {
     "federated-star": (["stop.rounds=10"], 0.8),
     "gossip-steps": (["stop.rounds=15"], 0.5),
     "lossy-wan": (["stop.rounds=50"], 0.8),
+    "msda-ring": ([], 69.83),
     "network-lasso": (["stop.rounds=60"], 0.1),
     "one-bit-adam": (["stop.rounds=60"], 0.9),
     "one-peer-exponential": (["stop.rounds=60"], 0.75),

@@ -18,6 +18,7 @@ from tidings_coordinator.topology.spectra import (
     Matrix,
     Stochastic,
     chi,
+    eigengap,
     spectral_gap,
     stochasticity,
 )
@@ -240,8 +241,9 @@ class Schedule:
         """The constants of the theory; computed once.
 
         The spectral gap is that of one round, averaged over a period where there is more than one
-        phase (:func:`~tidings_coordinator.topology.spectra.spectral_gap`). ``chi_1`` and ``chi_2``
-        are those of the union of all phases, nan where it is directed or not connected.
+        phase (:func:`~tidings_coordinator.topology.spectra.spectral_gap`). ``chi_1``, ``chi_2`` and
+        ``eigengap`` are those of the union of all phases, nan where it is directed or not
+        connected.
         """
         return self._facts
 
@@ -250,6 +252,7 @@ class Schedule:
         union = _united([phase.graph for phase in self.phases])
         undirected = union.connected and not union.directed
         chi_1, chi_2 = chi(union.adjacency) if undirected else (np.nan, np.nan)
+        gap = eigengap(union.adjacency) if undirected else np.nan
         return GraphFacts(
             stochastic=self.stochastic,
             nodes=self.nodes,
@@ -260,6 +263,7 @@ class Schedule:
             spectral_gap=spectral_gap([phase.weights for phase in self.phases], self.every),
             chi_1=chi_1,
             chi_2=chi_2,
+            eigengap=gap,
         )
 
 

@@ -85,6 +85,14 @@ def chi(adjacency: BoolMatrix) -> tuple[float, float]:
     return chi_1, edges * float(resistance.max()) / 2
 
 
+def eigengap(adjacency: BoolMatrix) -> float:
+    """lambda_2(L) / lambda_max(L) of a connected undirected graph's Laplacian; nan for one node."""
+    if len(adjacency) == 1:
+        return math.nan
+    values = np.linalg.eigvalsh(np.diag(adjacency.sum(axis=1)) - adjacency.astype(np.float64))
+    return float(values[1] / values[-1])
+
+
 def _without_mean(matrix: Matrix) -> Matrix:
     """Q M Q with Q = I - 11^T / n, in O(n^2)."""
     rows = matrix - matrix.mean(axis=1, keepdims=True)

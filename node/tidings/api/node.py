@@ -78,6 +78,8 @@ class GraphFacts:
     chi_1: float
     #: half the largest effective resistance over edges, same normalisation
     chi_2: float
+    #: the smallest non-zero eigenvalue of the Laplacian divided by the largest
+    eigengap: float
 
 
 class Tasks(Interface):

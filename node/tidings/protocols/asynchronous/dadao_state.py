@@ -28,7 +28,7 @@ def constants(
     if known is not None:
         mu, smoothness = mu or known.mu, smoothness or known.smoothness
     if mu is None or smoothness is None:
-        raise ValueError("dadao: this problem does not know its mu and smoothness; give both")
+        raise ValueError("this problem does not know its mu and smoothness; give both")
     return mu, smoothness
 
 
