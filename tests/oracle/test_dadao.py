@@ -16,7 +16,7 @@ from support.plans import IDEAL, LINK, plans, schedule_of
 from support.recording import counters, models
 from support.watched import Happened, Watched, committed_pairs
 
-from tidings.api import LocalProblem, Node, Outcome
+from tidings.api import LocalProblem, Node, Outcome, Protocol
 from tidings.errors import RunError
 from tidings.links.shape import LinkShape
 from tidings.protocols.asynchronous import dadao
@@ -368,3 +368,46 @@ class Clocked:
         """Asks with the false time."""
         outcome: Outcome = await self._node.exchange(peer, lambda: At(self._t))
         return outcome
+
+
+# -- rates per edge --------------------------------------------------------------------------------
+
+
+BARBELL = {"kind": "barbell", "mixing": "least_gossip"}
+
+
+def test_rates_by_the_convex_program_need_fewer_gossips_for_the_same_speed() -> None:
+    """Counted per edge, against the weights; the error falls as fast as with equal rates."""
+    span = 60.0
+    schedule = schedule_of(NODES, BARBELL)
+    facts, weights = schedule.facts(), schedule.phases[0].weights
+    rates = weights * math.sqrt(2 * math.prod(facts.weights_chi))
+    tuned, found = tuned_run(span)
+    commits = Counter((event.node, event.peer) for event in tuned.events if event.what == "commit")
+    for i, j in schedule.union.edges:
+        expected = rates[i, j] * span
+        assert abs(commits[i, j] - expected) < 5 * math.sqrt(expected) + 3
+    total = sum(commits.values()) / 2
+    assert Protocol.parse({"kind": "dadao", "rates": "weights"}).traffic(facts)[
+        dadao.Dual
+    ] * span / 2 == pytest.approx(total, abs=4 * math.sqrt(total))
+    uniform, reference = run("barbell", stop_s=span)
+    assert total < 0.7 * sum(event.what == "commit" for event in uniform.events) / 2
+    errors = [
+        float(((models(result) - BOWLS.optimum(NODES)) ** 2).sum(axis=1).mean())
+        for result in (found, reference)
+    ]
+    assert errors[0] < 10 * errors[1] < 0.1
+
+
+def tuned_run(span: float) -> tuple[Traced, Simulated]:
+    protocol = Traced(unit=Duration(1.0), rates="weights")
+    made = plans(NODES, BARBELL, protocol, BOWLS, None, link=IDEAL)
+    return protocol, simulate(made, stop_s=span)
+
+
+def test_weights_that_are_no_rates_are_refused() -> None:
+    protocol = DADAO(rates="weights")
+    exponential = schedule_of(8, "one_peer_exponential")
+    with pytest.raises(ValueError, match="such as least_gossip"):
+        protocol.check(exponential.union.in_degrees, exponential.facts())

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.plans import schedule_of
 
 from tidings.errors import ConfigError, MissingExtra
 from tidings_coordinator.topology import (
@@ -22,6 +23,7 @@ from tidings_coordinator.topology import (
     describe,
     mixings,
 )
+from tidings_coordinator.topology.mixing.least_gossip import needed
 from tidings_coordinator.topology.spectra import Matrix
 
 pytestmark = pytest.mark.unit
@@ -294,3 +296,35 @@ def test_description() -> None:
     assert (one_peer.degree_min, one_peer.degree_max, one_peer.edges) == (1, 1, 24)
     assert "3, 1 round(s) each" in str(one_peer)
     assert "arcs" in str(one_peer)
+
+
+# -- rates with the fewest gossips -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("topology", "nodes"), [("ring", 8), ("star", 6), ("complete", 5)])
+def test_edges_that_look_alike_get_equal_rates(topology: str, nodes: int) -> None:
+    graph = schedule_of(nodes, topology).union
+    weights = Mixing.parse("least_gossip").phase(graph).weights
+    rates = weights[graph.adjacency]
+    np.testing.assert_allclose(rates, rates.mean(), rtol=1e-4)
+
+
+def test_a_barbell_needs_its_bridge_most() -> None:
+    """Two cliques of 8: 126.1 gossips a unit with equal rates, 38.5 with 9 on the bridge."""
+    graph = schedule_of(16, "barbell").union
+    equal = graph.adjacency.astype(np.float64)
+    by_hand = equal.copy()
+    (bridge,) = [edge for edge in graph.edges if edge[0] < 8 <= edge[1]]
+    by_hand[bridge] = by_hand[bridge[::-1]] = 9.0
+    assert needed(graph, equal) == pytest.approx(126.1, abs=0.1)
+    assert needed(graph, by_hand) == pytest.approx(38.5, abs=0.1)
+    solved = Mixing.parse("least_gossip").phase(graph).weights
+    assert needed(graph, solved) < 33.5
+    rates = solved[graph.adjacency]
+    assert solved[bridge] == rates.max() > 20 * np.median(rates)
+
+
+def test_least_gossip_without_its_extra_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cvxpy", None)
+    with pytest.raises(MissingExtra, match=r"'least_gossip' needs the extra 'sdp'"):
+        Mixing.parse("least_gossip").phase(schedule_of(4, "ring").union)

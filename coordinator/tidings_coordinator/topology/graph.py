@@ -18,6 +18,7 @@ from tidings_coordinator.topology.spectra import (
     Matrix,
     Stochastic,
     chi,
+    chi_of,
     eigengap,
     spectral_gap,
     stochasticity,
@@ -252,6 +253,8 @@ class Schedule:
         union = _united([phase.graph for phase in self.phases])
         undirected = union.connected and not union.directed
         chi_1, chi_2 = chi(union.adjacency) if undirected else (np.nan, np.nan)
+        weights = self.phases[0].weights
+        even = undirected and self.static and np.allclose(weights, weights.T, rtol=0, atol=1e-9)
         gap = eigengap(union.adjacency) if undirected else np.nan
         return GraphFacts(
             stochastic=self.stochastic,
@@ -263,6 +266,8 @@ class Schedule:
             spectral_gap=spectral_gap([phase.weights for phase in self.phases], self.every),
             chi_1=chi_1,
             chi_2=chi_2,
+            weights_chi=chi_of(weights, union.adjacency) if even else (np.nan, np.nan),
+            weights_total=float((weights * union.adjacency).sum() / 2) if even else np.nan,
             eigengap=gap,
         )
 

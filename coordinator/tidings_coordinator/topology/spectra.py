@@ -67,22 +67,34 @@ def spectral_gap(matrices: Sequence[Matrix], every: int) -> float:
 def chi(adjacency: BoolMatrix) -> tuple[float, float]:
     """chi_1 and chi_2 of a connected undirected graph, ``adjacency`` (n, n) symmetric.
 
-    With the Laplacian L = (D - A) / |E|, the mean of gossip over a uniformly drawn edge: chi_1 is
-    1 / lambda_2(L), and chi_2 half the largest effective resistance over edges,
-    max (e_i - e_j)^T L^+ (e_i - e_j) / 2 (Nabli & Oyallon, ICML 2023). (nan, nan) for one node.
+    :func:`chi_of` equal rates that sum to 1: the mean of gossip over a uniformly drawn edge.
+    """
+    edges = adjacency.sum() / 2
+    return chi_of(adjacency / max(edges, 1.0), adjacency)
+
+
+def chi_of(rates: Matrix, adjacency: BoolMatrix) -> tuple[float, float]:
+    """chi_1 and chi_2 of gossip with a rate per edge, ``rates`` (n, n) symmetric float64.
+
+    With the Laplacian L of the rates, chi_1 is 1 / lambda_2(L), and chi_2 half the largest
+    effective resistance over the edges of ``adjacency``, max (e_i - e_j)^T L^+ (e_i - e_j) / 2
+    (Nabli & Oyallon, ICML 2023). (nan, nan) for one node, (inf, inf) where the rates do not
+    connect the graph. The diagonal of ``rates`` does not count.
     """
     n = len(adjacency)
     if n == 1:
         return math.nan, math.nan
-    degrees = adjacency.sum(axis=1)
-    laplacian = np.diag(degrees) - adjacency.astype(np.float64)
-    edges = float(degrees.sum()) / 2
+    off = rates * adjacency
+    laplacian = np.diag(off.sum(axis=1)) - off
+    least = float(np.linalg.eigvalsh(laplacian)[1])
+    scale = float(off.sum()) / n
+    if least <= _ZERO * scale:
+        return math.inf, math.inf
     # L + J has the pseudo-inverse's entries up to J, which cancels in a resistance.
-    inverse = np.linalg.inv(laplacian + 1 / n)
+    inverse = np.linalg.inv(laplacian + scale / n)
     i, j = np.nonzero(np.triu(adjacency))
     resistance = inverse[i, i] + inverse[j, j] - 2 * inverse[i, j]
-    chi_1 = edges / float(np.linalg.eigvalsh(laplacian)[1])
-    return chi_1, edges * float(resistance.max()) / 2
+    return 1 / least, float(resistance.max()) / 2
 
 
 def eigengap(adjacency: BoolMatrix) -> float:

@@ -78,6 +78,11 @@ class GraphFacts:
     chi_1: float
     #: half the largest effective resistance over edges, same normalisation
     chi_2: float
+    #: chi_1 and chi_2 with the mixing weights W_ij as the edges' rates; nan where these are not
+    #: symmetric or change from round to round
+    weights_chi: tuple[float, float]
+    #: the sum of the mixing weights over the edges, each counted once
+    weights_total: float
     #: the smallest non-zero eigenvalue of the Laplacian divided by the largest
     eigengap: float
 

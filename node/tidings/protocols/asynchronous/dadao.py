@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -38,13 +39,16 @@ class Dual(Message):
 @protocols.register("dadao")
 @dataclass(frozen=True)
 class DADAO(Protocol):
-    """DADAO (Nabli & Oyallon, ICML 2023) with the same rate on every edge.
+    """DADAO (Nabli & Oyallon, ICML 2023).
 
-    Gradients (rate 1 per node) and gossips (in all sqrt(2 chi_1 chi_2) over the graph) happen at
-    the points of independent Poisson processes, in a time in which a node takes one gradient per
-    ``unit`` on average. Between events six vectors follow a linear flow, applied just before the
-    next event (constants as in the authors' code, nu = mu / 2). Converges linearly, with exponent
-    of order sqrt(mu / L). Needs mu and L, by default the problem's own.
+    Gradients (rate 1 per node) and gossips happen at the points of independent Poisson processes,
+    in a time in which a node takes one gradient per ``unit`` on average. Edges have rates in fixed
+    proportions (``rates``): the same for all (``uniform``), or the mixing weights (``weights``),
+    which the mixing ``least_gossip`` makes the best there are. With chi_1 and chi_2 of the
+    Laplacian of proportions p_e, edge e has the rate p_e sqrt(2 chi_1 chi_2), the least with which
+    chi_1 chi_2 of the rates is 1/2. Between events six vectors follow a linear flow, applied just
+    before the next event (constants as in the authors' code, nu = mu / 2). Converges linearly, with
+    exponent of order sqrt(mu / L). Needs mu and L, by default the problem's own.
 
     A gossip is an atomic exchange at one common time: the starter's when it asks, or the answerer's
     if that is later. A time that is more than ``lead`` ahead of a node's own clock, or no number,
@@ -58,6 +62,7 @@ class DADAO(Protocol):
     mu: float | None = None
     smoothness: float | None = None
     lead: Duration = Duration(10.0)
+    rates: Literal["uniform", "weights"] = "uniform"
 
     messages = (Dual, At)
     asks_with = At
@@ -73,16 +78,28 @@ class DADAO(Protocol):
         """Both constants must be given or known."""
         constants(problem, self.mu, self.smoothness)
 
+    def check(self, in_degrees: tuple[int, ...], graph: GraphFacts) -> None:
+        """Weights that are to be rates must be the same both ways, and connect the graph."""
+        if self.rates == "weights" and not math.isfinite(graph.weights_chi[0]):
+            raise ValueError(
+                "dadao with rates: weights needs symmetric mixing weights that connect the graph, "
+                "such as least_gossip"
+            )
+
     def traffic(self, graph: GraphFacts) -> dict[type[Message], float]:
-        """A message each way per gossip, sqrt(2 chi_1 chi_2) gossips while nodes take one step."""
-        return {Dual: 2 * math.sqrt(2 * graph.chi_1 * graph.chi_2)}
+        """A message each way per gossip, over the time in which nodes take one step."""
+        chi_1, chi_2 = graph.chi_1, graph.chi_2
+        total = 1.0
+        if self.rates == "weights":
+            (chi_1, chi_2), total = graph.weights_chi, graph.weights_total
+        return {Dual: 2 * total * math.sqrt(2 * chi_1 * chi_2)}
 
     async def run(self, node: Node) -> None:
         """Keep the gradient clock and those of the edges to higher-numbered neighbours."""
         mu, smoothness = constants(node.problem, self.mu, self.smoothness)
-        rate = math.sqrt(2 * node.graph.chi_1 * node.graph.chi_2)
+        chi_1, rates = self._rates(node)
         kept = node.restore()
-        state = State(node.model, mu, smoothness, node.graph.chi_1 / rate)
+        state = State(node.model, mu, smoothness, chi_1)
         if kept is not None:
             state.rows, state.t = kept["rows"], kept["t"]
 
@@ -103,14 +120,24 @@ class DADAO(Protocol):
         node.on_exchange(offer, commit)
         async with node.tasks() as tasks:
             for peer in node.neighbors:
-                if peer > node.id:
-                    tasks.start(self._gossip(node, state, peer, rate / node.graph.edges))
+                # an edge may have no rate
+                if peer > node.id and rates[peer] > 0:
+                    tasks.start(self._gossip(node, state, peer, rates[peer]))
             clock = PoissonClock(node, "gradient clock", 1 / self.unit)
             for _ in node.rounds():
                 await clock.tick()
                 await self._step(node, state)
                 await node.report()
                 await node.keep(rows=state.rows, t=state.t)
+
+    def _rates(self, node: Node) -> tuple[float, dict[int, float]]:
+        """chi_1 of the gossip per unit of time, and the rate of the edge to each neighbour."""
+        uniform = self.rates == "uniform"
+        graph = node.graph
+        chi_1, chi_2 = (graph.chi_1, graph.chi_2) if uniform else graph.weights_chi
+        scale = math.sqrt(2 * chi_1 * chi_2)
+        parts = {k: 1 / graph.edges if uniform else node.weight(k) for k in node.neighbors}
+        return chi_1 / scale, {k: scale * part for k, part in parts.items()}
 
     def _now(self, node: Node) -> float:
         return node.clock.now_s / self.unit
