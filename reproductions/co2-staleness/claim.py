@@ -17,7 +17,7 @@ from tidings_coordinator.reproducing import (
     final,
 )
 
-END = "|x - x*|² after 120 rounds"
+END = "|x - x*|² after 240 rounds"
 
 
 def measure(runs: Runs) -> list[Row]:

@@ -32,14 +32,14 @@ def theory(kappa: float) -> float:
 
 
 def measure(runs: Runs) -> list[Row]:
-    """Exponents of |x - x*|^2 over the first and the second half of what float32 can show."""
+    """Exponents of |x - x*|^2 over both halves of what float32 can show, after a first quarter."""
     rows: list[Row] = []
     for kappa in KAPPAS:
         run = runs[label(kappa)]
         seen = [
             (p.time_s, value(p, "distance")) for p in run.points if value(p, "distance") > FLOOR
         ]
-        seen = seen[1:]
+        seen = seen[len(seen) // 4 :]
         (t0, first), (t1, middle), (t2, last) = seen[0], seen[len(seen) // 2], seen[-1]
         rows.append(
             {
@@ -82,5 +82,6 @@ REPRODUCTION = Reproduction(
     measure=measure,
     verdict=verdict,
     figure=figure,
-    remarks="Eight nodes with quadratics of their own. The theory's exponent is that of the flow.",
+    remarks="Eight nodes with quadratics of their own. The theory's exponent is that of the flow. "
+    "The first quarter of each curve is left out: it falls faster.",
 )
