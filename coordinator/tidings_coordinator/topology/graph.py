@@ -17,9 +17,7 @@ from tidings_coordinator.topology.spectra import (
     BoolMatrix,
     Matrix,
     Stochastic,
-    chi,
-    chi_of,
-    eigengap,
+    chi_and_gap,
     spectral_gap,
     stochasticity,
 )
@@ -252,10 +250,12 @@ class Schedule:
     def _facts(self) -> GraphFacts:
         union = _united([phase.graph for phase in self.phases])
         undirected = union.connected and not union.directed
-        chi_1, chi_2 = chi(union.adjacency) if undirected else (np.nan, np.nan)
+        adjacency, edges = union.adjacency, len(union.edges)
+        nothing = np.nan, np.nan, np.nan
+        found = chi_and_gap(adjacency / max(edges, 1), adjacency) if undirected else nothing
+        chi_1, chi_2, gap = found
         weights = self.phases[0].weights
         even = undirected and self.static and np.allclose(weights, weights.T, rtol=0, atol=1e-9)
-        gap = eigengap(union.adjacency) if undirected else np.nan
         return GraphFacts(
             stochastic=self.stochastic,
             nodes=self.nodes,
@@ -266,10 +266,19 @@ class Schedule:
             spectral_gap=spectral_gap([phase.weights for phase in self.phases], self.every),
             chi_1=chi_1,
             chi_2=chi_2,
-            weights_chi=chi_of(weights, union.adjacency) if even else (np.nan, np.nan),
+            weights_chi=self._weights_chi(chi_1, chi_2) if even else nothing[:2],
             weights_total=float((weights * union.adjacency).sum() / 2) if even else np.nan,
             eigengap=gap,
         )
+
+    def _weights_chi(self, chi_1: float, chi_2: float) -> tuple[float, float]:
+        """Of the weights, given those of equal rates that sum to 1."""
+        graph, weights = self.phases[0].graph, self.phases[0].weights
+        edges = weights[graph.adjacency]
+        if len(edges) and np.ptp(edges) == 0 < edges[0]:
+            total = float(edges.sum()) / 2
+            return chi_1 / total, chi_2 / total
+        return chi_and_gap(weights, graph.adjacency)[:2]
 
 
 def _united(graphs: Sequence[Graph]) -> Graph:

@@ -64,45 +64,29 @@ def spectral_gap(matrices: Sequence[Matrix], every: int) -> float:
     return _clipped(-math.expm1((math.log(size) + log_scale) / (every * len(matrices))))
 
 
-def chi(adjacency: BoolMatrix) -> tuple[float, float]:
-    """chi_1 and chi_2 of a connected undirected graph, ``adjacency`` (n, n) symmetric.
+def chi_and_gap(rates: Matrix, adjacency: BoolMatrix) -> tuple[float, float, float]:
+    """chi_1, chi_2 and eigengap of gossip with a rate per edge, ``rates`` (n, n) symmetric float64.
 
-    :func:`chi_of` equal rates that sum to 1: the mean of gossip over a uniformly drawn edge.
-    """
-    edges = adjacency.sum() / 2
-    return chi_of(adjacency / max(edges, 1.0), adjacency)
-
-
-def chi_of(rates: Matrix, adjacency: BoolMatrix) -> tuple[float, float]:
-    """chi_1 and chi_2 of gossip with a rate per edge, ``rates`` (n, n) symmetric float64.
-
-    With the Laplacian L of the rates, chi_1 is 1 / lambda_2(L), and chi_2 half the largest
-    effective resistance over the edges of ``adjacency``, max (e_i - e_j)^T L^+ (e_i - e_j) / 2
-    (Nabli & Oyallon, ICML 2023). (nan, nan) for one node, (inf, inf) where the rates do not
-    connect the graph. The diagonal of ``rates`` does not count.
+    With the Laplacian L of the rates, chi_1 is 1 / lambda_2(L), chi_2 half the largest effective
+    resistance over the edges of ``adjacency``, max (e_i - e_j)^T L^+ (e_i - e_j) / 2 (Nabli &
+    Oyallon, ICML 2023), and the eigengap lambda_2(L) / lambda_max(L). All nan for one node;
+    infinite, infinite and 0 where the rates do not connect the graph. The diagonal of ``rates``
+    does not count.
     """
     n = len(adjacency)
     if n == 1:
-        return math.nan, math.nan
+        return math.nan, math.nan, math.nan
     off = rates * adjacency
     laplacian = np.diag(off.sum(axis=1)) - off
-    least = float(np.linalg.eigvalsh(laplacian)[1])
-    scale = float(off.sum()) / n
+    values = np.linalg.eigvalsh(laplacian)
+    least, scale = float(values[1]), float(off.sum()) / n
     if least <= _ZERO * scale:
-        return math.inf, math.inf
+        return math.inf, math.inf, 0.0
     # L + J has the pseudo-inverse's entries up to J, which cancels in a resistance.
     inverse = np.linalg.inv(laplacian + scale / n)
     i, j = np.nonzero(np.triu(adjacency))
     resistance = inverse[i, i] + inverse[j, j] - 2 * inverse[i, j]
-    return 1 / least, float(resistance.max()) / 2
-
-
-def eigengap(adjacency: BoolMatrix) -> float:
-    """lambda_2(L) / lambda_max(L) of a connected undirected graph's Laplacian; nan for one node."""
-    if len(adjacency) == 1:
-        return math.nan
-    values = np.linalg.eigvalsh(np.diag(adjacency.sum(axis=1)) - adjacency.astype(np.float64))
-    return float(values[1] / values[-1])
+    return 1 / least, float(resistance.max()) / 2, least / float(values[-1])
 
 
 def _without_mean(matrix: Matrix) -> Matrix:

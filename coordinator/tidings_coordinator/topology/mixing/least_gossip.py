@@ -12,7 +12,7 @@ import numpy as np
 from tidings.errors import MissingExtra
 from tidings_coordinator.topology.graph import Graph
 from tidings_coordinator.topology.mixing.base import Mixing, mixings, with_own_share
-from tidings_coordinator.topology.spectra import Matrix, chi_of
+from tidings_coordinator.topology.spectra import Matrix, chi_and_gap
 
 
 @mixings.register("least_gossip")
@@ -54,7 +54,7 @@ class LeastGossip(Mixing):
 
 def needed(graph: Graph, rates: Matrix) -> float:
     """Gossips per unit of time, over the graph, with rates in these proportions."""
-    chi_1, chi_2 = chi_of(rates, graph.adjacency)
+    chi_1, chi_2, _ = chi_and_gap(rates, graph.adjacency)
     return float((rates * graph.adjacency).sum() / 2 * np.sqrt(2 * chi_1 * chi_2))
 
 
