@@ -43,7 +43,8 @@ async def average(u: torch.Tensor, node: Node) -> torch.Tensor:
     rows = {r: share.x for r, share in shares.items()} | {node.id: parts[node.id]}
     mine = mean(rows)
     await node.send_all(node.to_neighbors(Average(mine)))
-    averages = await node.gather(Average)
+    # who averages may wait for a share as long before
+    averages = await node.gather(Average, within_s=2 * node.wait_s)
     found = {r: average.x for r, average in averages.items()} | {node.id: mine}
     return join([found.get(r, parts[r]) for r in range(node.n)], len(u))
 

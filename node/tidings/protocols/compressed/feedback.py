@@ -102,7 +102,9 @@ class ErrorFeedback(Protocol):
             else:
                 if message is not None:
                     await node.send(0, message)
-                for answer in (await node.gather(Model, of=(0,))).values():
+                # the server may wait for another worker as long again
+                answers = await node.gather(Model, of=(0,), within_s=2 * node.wait_s)
+                for answer in answers.values():
                     x = answer.x
             node.model = x
             await node.report()

@@ -76,6 +76,10 @@ class OneBitAdam(Protocol):
     A coordinate whose v is 0 at the freeze (no gradient ever) cannot be told by a sign: it is left
     out and does not move. ``warm_up: null`` is Adam throughout.
 
+    A share that is lost is left out of its average. An average that is lost sets its receiver apart
+    from the others for good, as models are never sent. The part of a node that has died is averaged
+    by nobody: its momentum fades, and it stays as it is (in the warm-up everyone takes its own).
+
     On the wire, L = ceil(d / n) coordinates a part: 4 L bytes a message in the warm-up, then
     ceil(L / 8) of signs and 4 of scale. Cost per round: 2 n (n - 1) such messages, about 2 d bits
     a node, 32 times fewer than in the warm-up.
@@ -154,9 +158,10 @@ class OneBitAdam(Protocol):
         dense = self.signs.unpack(mine, size)
         state.server_error = c - torch.where(own, dense[: len(own)], 0.0)
         await node.send_all(node.to_neighbors(AverageSigns(Compressed(mine, dense))))
-        averages = await node.gather(AverageSigns)
+        averages = await node.gather(AverageSigns, within_s=2 * node.wait_s)
         found = {r: message.q.dense for r, message in averages.items()} | {node.id: dense}
-        silent = cut(state.m, node.n)
+        # of a part that nobody gives an average of: no gradient, so that its momentum fades
+        silent = cut(self.beta1 * state.m, node.n)
         joined = join([found.get(r, silent[r]) for r in range(node.n)], len(u))
         return torch.where(live, joined, 0.0)
 

@@ -19,6 +19,14 @@ from tidings.protocols.federated.star import check_hub, check_training, sgd
 from tidings.units import Ratio
 
 
+class Asked(Message):
+    """The server's question who is there; the last one closes the run."""
+
+    last: bool
+
+    sender = "server"
+
+
 class Here(Message):
     """Whether a client takes part in this round."""
 
@@ -41,6 +49,14 @@ class Change(Message):
     x: Vector
 
     sender = "client"
+
+
+class Final(Message):
+    """The server's model after the last round, for all."""
+
+    x: Vector
+
+    sender = "server"
 
 
 @dataclass
@@ -79,12 +95,13 @@ class FedAU(Protocol):
     round. E[S] = (1 - (1 - p)^cutoff) / p. ``weighting: participating`` is plain averaging over
     those present, which ends at the minimum of sum p_n f_n; ``all`` has w_n = 1.
 
-    Which clients are present is the experiment's ``participation``: a client says in every round
-    whether it is, and the server sends its model to those only. A client that is not heard before
-    the deadline has no part.
+    Which clients are present is the experiment's ``participation``: the server asks in every round,
+    and sends its model to those that say so. A client that is not heard before the deadline has no
+    part; one that was not asked is there again in the next round, for the question says which it
+    is.
 
-    On the wire: a bit up; x down and x_n - x up. Cost per round: N empty messages, 2 m of d floats
-    for the m clients present.
+    On the wire: a bit down and up; x down and x_n - x up. Cost per round: 2 N empty messages, 2 m
+    of d floats for the m clients present.
     """
 
     lr: float
@@ -96,7 +113,8 @@ class FedAU(Protocol):
         default_factory=lambda: Participation.parse({"kind": "bernoulli", "by": "equal"})
     )
 
-    messages = (Here, Current, Change)
+    messages = (Asked, Here, Current, Change, Final)
+    ends_with = "server"
     synchronous = True
 
     def __post_init__(self) -> None:
@@ -121,21 +139,17 @@ class FedAU(Protocol):
         """Clients are present in ``mean`` of the rounds."""
         clients = graph.nodes - 1
         present = clients * float(self.participation.mean)
-        return {Here: clients, Current: present, Change: present}
+        return {Asked: clients, Here: clients, Current: present, Change: present}
 
     async def run(self, node: Node) -> None:
         """Serve or train, by role; the last model is given to all."""
         await (self._serve(node) if node.id == 0 else self._train(node))
-        node.step = 1
-        if node.id == 0:
-            await node.send_all(node.to_neighbors(Current(node.model)))
-        elif (last := await node.gather(Current, of=(0,))).complete:
-            node.model = last[0].x
 
     async def _serve(self, node: Node) -> None:
         clients = node.neighbors
         estimates = {k: Estimate(self.cutoff) for k in clients}
         for _ in node.rounds():
+            await node.send_all(node.to_neighbors(Asked(False)))
             heard = await node.gather(Here)
             present = tuple(k for k, message in heard.items() if message.present)
             await node.send_all(dict.fromkeys(present, Current(node.model)))
@@ -149,16 +163,27 @@ class FedAU(Protocol):
                 estimate.passed(k in inbox)
             node.model = x
             await node.report(present=len(inbox))
+        await node.send_all(node.to_neighbors(Asked(True)))
+        await node.send_all(node.to_neighbors(Final(node.model)))
 
     async def _train(self, node: Node) -> None:
         common = node.shared_rng("participation")
         share = self.participation.share(node.id - 1, node.n - 1, node.problem, common)
         presence = self.participation.rounds(share, node.rng("participation"))
-        for _ in node.rounds():
-            present = next(presence)
+        drawn = 0
+        async for order in node.messages(Asked):
+            await node.catch_up(order.round + order.message.last)
+            if order.message.last:
+                break
+            present = [next(presence) for _ in range(drawn, node.round + 1)][-1]
+            drawn = node.round + 1
             await node.send(0, Here(present))
-            if present and (inbox := await node.gather(Current, of=(0,))).complete:
+            # the server may wait for the others as long again
+            patience_s = 2 * node.wait_s
+            if present and (inbox := await node.gather(Current, of=(0,), within_s=patience_s)):
                 x = node.model = inbox[0].x
                 change = await sgd(node, x, self.lr, self.local_steps) - x
                 await node.send(0, Change(change))
             await node.report()
+        if (final := await node.recv(Final)) is not None:
+            node.model = final.message.x
