@@ -245,6 +245,46 @@ def test_who_leaves_sends_nothing_and_comes_back(tmp_path: Path) -> None:
     assert refused(outcome, 2)["away"] > 0
 
 
+def test_nobody_waits_for_who_has_said_that_it_goes(tmp_path: Path) -> None:
+    outcome, _ = ran(
+        tmp_path,
+        "{id: away, fault: node.leave, on: 2, at: 60ms}",
+        wait="{for: live, timeout: 30s}",
+        stop="{time: 3s}",
+    )
+    # not even once
+    assert arrived(outcome, 0, 1) > 300
+
+
+def test_who_joins_later_begins_then(tmp_path: Path) -> None:
+    outcome, found = ran(
+        tmp_path,
+        "{id: late, fault: node.join, on: 2, at: 1s}",
+        protocol="{kind: ad_psgd, lr: 0.05}",
+        wait="{for: live, timeout: 20ms}",
+        stop="{time: 3s}",
+        evaluate="{every: 500ms}",
+    )
+    assert [(line["state"], line["time_s"]) for line in found] == [("active", 0), ("recovered", 1)]
+    rows = [row for row in lines(outcome.directory, "series") if row["node"] == 2]
+    assert all(row["round"] == row["messages"] == 0 for row in rows if row["time_s"] < 1)
+    assert rows[-1]["round"] > 30
+    others = [row for row in lines(outcome.directory, "series") if row["node"] == 1]
+    assert max(row["round"] for row in others if row["time_s"] < 1) > 20
+    assert outcome.result["faults"] == "all"
+
+
+def test_who_never_joined_is_no_pass(tmp_path: Path) -> None:
+    outcome, _ = ran(
+        tmp_path,
+        "{id: late, fault: node.join, on: 2, at: 10s}",
+        wait="{for: live, timeout: 30s}",
+        stop="{time: 1s}",
+    )
+    assert outcome.result["faults"] == "partial"
+    assert outcome.exit_code == 4
+
+
 def test_a_wrong_clock_is_wrong_for_the_protocol_only(tmp_path: Path) -> None:
     plain, _ = ran(
         tmp_path / "plain", "{id: mark, fault: mark}", protocol="{kind: dadao, unit: 100ms}",

@@ -55,6 +55,8 @@ pytestmark = pytest.mark.unit
         ("{id: a, fault: node.pause, on: 1, from: 5s, to: 3s}", "must be later than 'from'"),
         ("{id: a, fault: net.partition}", "give exactly one of shape, groups"),
         ("{id: a, fault: msg.drop, on: all, with: {message: Wights}}", "did you mean 'Weights'"),
+        ("{id: a, fault: node.join, on: 3, at: {round: 5}}", "'node.join' comes at a time, once"),
+        ("{id: a, fault: node.join, on: 3}", "'node.join' comes at a time, once"),
         ("{id: a b, fault: mark}", "'a b' is no name for an event"),
         ("{id: a, fault: link.trace, on: all, with: {file: nowhere.csv}}", "there is no file"),
         ("{id: a, fault: node.pause, on: 1, every: 3s, at: {round: 2}}", "the same kind"),

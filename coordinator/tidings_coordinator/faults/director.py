@@ -17,6 +17,7 @@ from tidings.faults.node_pause import NodePause
 from tidings.runtime.plan import ArmedFault
 from tidings.v1 import records_pb2 as records
 from tidings_coordinator.faults.firing import Firing, Target, Trigger
+from tidings_coordinator.records.windows import LEFT
 
 Key = tuple[str, int]
 #: why a fault is skipped at a node that another one has killed
@@ -89,6 +90,8 @@ class Director:
     write: Callable[[Mapping[str, Any]], None]
     #: nodes that were killed and have not come back
     dead: set[int] = field(default_factory=set)
+    #: nodes that have taken their leave
+    _left: set[int] = field(default_factory=set)
     _waiting: list[_Pending] = field(default_factory=list)
     _lasting: list[_Pending] = field(default_factory=list)
     _asked: dict[Key, Mapping[str, Any]] = field(default_factory=dict)
@@ -155,8 +158,10 @@ class Director:
     def change(self, change: records.FaultChange, view: View) -> None:
         """A node says that a fault has come or gone there."""
         key = (change.event, change.occurrence)
-        if change.fault == "node.leave":
-            self.hands.tell(change.node, change.state != "active")
+        if change.fault in LEFT:
+            here = change.state != "active"
+            (self._left.discard if here else self._left.add)(change.node)
+            self.hands.tell(change.node, here)
         detail = json.loads(change.detail) if change.detail else {}
         self._record(
             key, change.fault, change.target, change.state, (change.time_s, change.round), detail
@@ -280,6 +285,10 @@ class Director:
     def _come_back(self, view: View, node: int, lose_state: bool, firing: Firing) -> None:
         self.hands.restart(node, lose_state)
         self.dead.discard(node)
+        if node in self._left:
+            # it says so again, if it is to
+            self._left.discard(node)
+            self.hands.tell(node, True)
         self._note(firing, Target(node), "recovered", view, {"lose_state": lose_state})
 
     def _note(

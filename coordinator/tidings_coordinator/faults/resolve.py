@@ -17,6 +17,7 @@ from tidings.faults.net_partition import NetPartition
 from tidings.faults.node_churn import NodeChurn
 from tidings.faults.node_crash import NodeCrash
 from tidings.faults.node_isolate import NodeIsolate
+from tidings.faults.node_join import NodeJoin
 from tidings.faults.store_fail import StoreFail
 from tidings.runtime.plan import derive_rng
 from tidings.units import Duration
@@ -56,6 +57,9 @@ class _Resolution:
             return list(self._churn(self.event.fault))
         first = self._trigger()
         span = self._span()
+        if isinstance(self.event.fault, NodeJoin):
+            # until it comes it is not there
+            first, span = Trigger(time_s=0.0), Span(time=Duration(first.time_s or 0.0))
         made = []
         for occurrence, trigger in enumerate(self._repeated(first)):
             again = occurrence if self.event.resample else 0
@@ -79,6 +83,10 @@ class _Resolution:
         if isinstance(fault, reshaping) and self.experiment.network.enforce == "kernel":
             message = f"'{fault.kind}' is for links that the nodes impose: network.enforce: user"
             raise self._wrong(message, "fault")
+        if isinstance(fault, NodeJoin) and not (
+            event.at is not None and event.at.time and event.for_ is None and event.every is None
+        ):
+            raise self._wrong("'node.join' comes at a time, once: at: 20s", "fault")
         if isinstance(fault, MatchingFault) and fault.message is not None:
             known = [kind.__name__ for kind in self.experiment.protocol.messages]
             if fault.message not in (*known, HANDSHAKE):

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from tidings.faults.node_join import NodeJoin
 from tidings_coordinator.faults.director import DEAD
 from tidings_coordinator.faults.firing import Firing
 
@@ -55,10 +56,14 @@ def _count(found: dict[str, Any], firing: Firing, lines: Sequence[Mapping[str, A
     skipped = by_state.get("skipped")
     moot = skipped is not None and skipped["detail"].get("reason") == DEAD
     found["moot"] += moot and not firing.outside and active is None
-    found["recovered"] += "recovered" in by_state
+    recovered = by_state.get("recovered")
+    if recovered and isinstance(firing.fault, NodeJoin) and "why" in recovered["detail"]:
+        # it was let go at the end, and never came
+        recovered = None
+    found["recovered"] += recovered is not None
     comes_back = getattr(firing.fault, "restart_after", None) is not None
     to_heal = firing.fault.lasting or comes_back
-    missing = active is not None and to_heal and "recovered" not in by_state
+    missing = active is not None and to_heal and recovered is None
     found["failed"] += "failed" in by_state or missing
     if active is not None and firing.trigger.time_s is not None:
         late_s = active["time_s"] - firing.trigger.time_s

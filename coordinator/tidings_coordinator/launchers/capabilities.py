@@ -14,7 +14,7 @@ from tidings.api import attacks
 from tidings.faults.base import Needed, faults
 from tidings.runtime.plan import TransportKind
 
-Ability = Literal["kernel_links", "tls", "isolate", "join", "omniscience"] | Needed
+Ability = Literal["kernel_links", "tls", "isolate", "omniscience"] | Needed
 
 #: what a launcher with the ability can do, in the order of the table
 ABILITIES: dict[Ability, str] = {
@@ -24,7 +24,6 @@ ABILITIES: dict[Ability, str] = {
     "pause": "freeze and thaw a node from outside",
     "isolate": "take a node off its network from outside",
     "restart": "start a node again during the run",
-    "join": "let a node come later",
     "omniscience": "show an attacker what nodes send that it has no link to",
 }
 
@@ -103,6 +102,7 @@ _FAULTS: dict[str, Mapping[str, str]] = {
     # there is no load in virtual time
     "node.stress": {"grpc": _TIMES, "mpi": _TIMES},
     "node.leave": _everywhere(_TIMES),
+    "node.join": _everywhere(_TIMES),
     "node.pause": {
         "simulator": _SIMULATED + "test_a_pause_holds_a_node_still_for_as_long_as_asked",
         "local": _REAL + "test_a_frozen_node_goes_on_where_it_stood",

@@ -10,7 +10,7 @@ Row = Mapping[str, Any]
 
 #: faults while which a node's process is not there, or is away on purpose
 DOWN = ("node.crash", "node.churn")
-LEFT = ("node.leave",)
+LEFT = ("node.leave", "node.join")
 PAUSED = ("node.pause",)
 #: faults that are over as soon as they have happened
 INSTANT = ("mark", "link.reset")

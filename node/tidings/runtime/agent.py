@@ -63,7 +63,12 @@ class FaultAgent:
                 continue
             late_s = self._now_s - armed.at_s
             over = armed.for_s is not None and late_s >= armed.for_s
-            if not (over or (returning and late_s > 0 and _once(fault))):
+            if over or (returning and late_s > 0 and _once(fault)):
+                continue
+            if late_s >= 0:
+                # before the node has done anything
+                self._begin(armed, fault)
+            else:
                 self._timers.append(self._later(-late_s, self._begin, armed, fault))
 
     def entered(self, round_: int) -> None:

@@ -336,7 +336,7 @@ class RuntimeNode(Survival):
     def obey(self, message: control.CoordinatorMessage) -> None:
         """Carry out a command that came during the run."""
         if message.HasField("membership"):
-            self._suspect(message.membership.node, not message.membership.present)
+            self.told(message.membership.node, message.membership.present)
         elif message.HasField("fault") and message.fault.HasField("heal"):
             self.agent.heal(message.fault.heal.event, message.fault.heal.occurrence)
         elif message.HasField("fault"):

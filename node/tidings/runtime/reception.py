@@ -59,6 +59,8 @@ class Reception(Node):
         self._mailbox = Mailbox(plan.mailbox_messages)
         self._script = None if plan.script is None else Script(plan.node, plan.script)
         self._suspected: set[int] = set()
+        #: peers that have said that they go, whatever of theirs is still on its way
+        self._left: set[int] = set()
         #: those that let a deadline pass: a heartbeat does not make them punctual
         self._late: set[int] = set()
         self._heard = frozenset(plan.in_neighbors)
@@ -251,7 +253,14 @@ class Reception(Node):
         if self._rejoiner.heard(source, incoming.round):
             self.waiting.away(source)
 
+    def told(self, peer: int, present: bool) -> None:
+        """It is known for certain whether a peer takes part."""
+        (self._left.discard if present else self._left.add)(peer)
+        self._suspect(peer, not present)
+
     def _suspect(self, peer: int, dead: bool) -> None:
+        if not dead and peer in self._left:
+            return
         (self._suspected.add if dead else self._suspected.discard)(peer)
         if dead:
             self.waiting.suspected(self._suspected)

@@ -61,7 +61,12 @@ class Controls:
     def kill(self, node: int) -> None:
         """The node dies; its neighbours come to suspect it later."""
         self._run.nodes[node].crash()
-        self._run.loop.call_later(self._suspect_after_s, self.tell, node, False)
+        self._run.loop.call_later(self._suspect_after_s, self._missed, node)
+
+    def _missed(self, node: int) -> None:
+        if self._run.nodes[node].dead:
+            for peer in self._run.nodes[node].plan.neighbors:
+                self._run.network.nodes[peer].suspect(node, True)
 
     def restart(self, node: int, lose_state: bool) -> None:
         """A node that was killed comes back."""
@@ -77,10 +82,8 @@ class Controls:
 
     def tell(self, node: int, present: bool) -> None:
         """Its neighbours know for certain whether a node takes part."""
-        if present == self._run.nodes[node].dead:
-            return
         for peer in self._run.nodes[node].plan.neighbors:
-            self._run.network.nodes[peer].suspect(node, not present)
+            self._run.nodes[peer].told(node, present)
 
 
 class Observer:
