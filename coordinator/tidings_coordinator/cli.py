@@ -116,6 +116,25 @@ def resume(
 
 @app.command()
 @_reported
+def adopt(
+    directory: Annotated[Path, typer.Argument(help="the run directory of a killed coordinator")],
+    quiet: Quiet = False,
+) -> None:
+    """Take over the nodes of a run whose coordinator was killed, and see it to its end."""
+    from tidings_coordinator.adopting import adopt as take_over
+
+    show = watcher(quiet)
+    try:
+        outcome = take_over(directory, show)
+    finally:
+        show.close()
+    summary(outcome.result)
+    _write_report(outcome.directory)
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+@_reported
 def replay(
     directory: Annotated[Path, typer.Argument(help="a run directory, with records.order")],
 ) -> None:

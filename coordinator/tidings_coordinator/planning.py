@@ -22,7 +22,6 @@ from tidings.runtime.plan import (
     AttackPlan,
     CheckpointPlan,
     ComputePlan,
-    HeartbeatPlan,
     NodePlan,
     Phase,
     Rewired,
@@ -30,6 +29,7 @@ from tidings.runtime.plan import (
     derive_rng,
 )
 from tidings.units import Duration
+from tidings_coordinator import liveness
 from tidings_coordinator.experiment.model import Experiment
 from tidings_coordinator.experiment.selectors import selects
 from tidings_coordinator.faults.firing import Firing
@@ -171,7 +171,7 @@ def _plan(experiment: Experiment, run: str) -> RunPlan:
     _check_problem(planned)
     _check_attack(planned)
     _check_data_faults(planned)
-    _check_heartbeat(planned)
+    liveness.check(planned)
     demands.check(experiment)
     if experiment.network.enforce == "kernel":
         planned.check_links(kernel.check)
@@ -290,7 +290,8 @@ def _node_plan(
         trace=experiment.records.trace,
         order=experiment.records.order,
         timeline=_timeline(experiment),
-        heartbeat=_heartbeat(experiment),
+        heartbeat=liveness.heartbeat(experiment.wait),
+        grace_s=experiment.launcher.grace_s,
         checkpoint=_checkpoint(experiment),
         metrics=experiment.metrics.serve,
         metrics_host=_metrics_host(experiment),
@@ -331,34 +332,6 @@ def _timeline(experiment: Experiment) -> int:
     if not experiment.records.timeline:
         return 0
     return max(_LEAST_SPANS, min(_MOST_SPANS, _ALL_SPANS // experiment.nodes))
-
-
-def _heartbeat(experiment: Experiment) -> HeartbeatPlan | None:
-    wait = experiment.wait
-    if wait.heartbeat is None or wait.silence_s is None:
-        return None
-    return HeartbeatPlan(every_s=float(wait.heartbeat), suspect_after_s=wait.silence_s)
-
-
-def _check_heartbeat(run: RunPlan) -> None:
-    """That nobody is taken for dead while a message of its own is on its way."""
-    asked, codec = run.nodes[0].heartbeat, run.parts.codec
-    if asked is None:
-        return
-    longest = max((codec.expected_bytes(kind) for kind in codec.types), default=0.0)
-    for (source, target), shape in run.links.items():
-        rate = min(
-            shape.rate_bit_per_s,
-            run.nodes[source].nic.egress_bit_per_s / len(run.nodes[source].links),
-        )
-        way_s = (shape.delay_ns + shape.jitter_ns) / 1e9 + 8 * longest / rate
-        if way_s + asked.every_s > asked.suspect_after_s:
-            raise ConfigError(
-                f"a message takes {way_s:.3g} s from node {source} to node {target} and a "
-                f"heartbeat may wait behind it: suspect_after must be above "
-                f"{way_s + asked.every_s:.3g} s",
-                ("wait", "suspect_after" if run.experiment.wait.suspect_after else "heartbeat"),
-            )
 
 
 def _checkpoint(experiment: Experiment) -> CheckpointPlan | None:

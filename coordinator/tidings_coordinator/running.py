@@ -93,8 +93,13 @@ def _run(commission: Commission) -> tuple[Path, dict[str, Any]]:
         return directory.path, carry_out(run, directory, commission.watcher)
 
 
-def carry_out(run: RunPlan, directory: RunDirectory, watcher: Watcher) -> dict[str, Any]:
-    """Run to the end, from wherever the plans say; the result."""
+def carry_out(
+    run: RunPlan, directory: RunDirectory, watcher: Watcher, adopting: bool = False
+) -> dict[str, Any]:
+    """Run to the end, from wherever the plans say; the result.
+
+    ``adopting``: the nodes run already, and have lost their coordinator.
+    """
     monitor = Monitor(run, one_line(read(directory.path)))
     began = time.monotonic()
     try:
@@ -103,7 +108,7 @@ def carry_out(run: RunPlan, directory: RunDirectory, watcher: Watcher) -> dict[s
         if run.experiment.launcher.virtual:
             ending = _simulate(run, directory, watcher, began)
         else:
-            ending = asyncio.run(_conduct(run, directory, watcher, monitor, began))
+            ending = asyncio.run(_conduct(run, directory, watcher, monitor, began, adopting))
         found = finish(run, ending, directory, watcher)
         if run.experiment.monitor.serve:
             monitor.finish(found)
@@ -128,11 +133,16 @@ def _open(monitor: Monitor, run: RunPlan, directory: RunDirectory, watcher: Watc
 
 
 async def _conduct(
-    run: RunPlan, directory: RunDirectory, watcher: Watcher, monitor: Monitor, began: float
+    run: RunPlan,
+    directory: RunDirectory,
+    watcher: Watcher,
+    monitor: Monitor,
+    began: float,
+    adopting: bool,
 ) -> Ending:
     launcher = run.experiment.launcher
     group = launcher.group()
-    conductor = Conductor(run, group, directory, watcher)
+    conductor = Conductor(run, group, directory, watcher, adopting)
     aborted: list[str] = []
 
     def abort(name: str) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from support.runs import (
     SMALL,
     finish,
     lines,
+    node,
     result,
     started,
     tidings,
@@ -22,15 +21,6 @@ from support.runs import (
 pytestmark = pytest.mark.process
 
 EXTERNAL = ["--launcher", "external", "--set", "launcher.port=0"]
-
-
-def node(stack: ExitStack, *arguments: str, log: Path) -> subprocess.Popen[bytes]:
-    """A node process that does not outlive the stack."""
-    command = [sys.executable, "-m", "tidings.runtime.main", *arguments]
-    with log.open("wb") as file:
-        process = stack.enter_context(subprocess.Popen(command, stdout=file, stderr=file))
-    stack.callback(process.kill)
-    return process
 
 
 def test_nodes_that_are_started_by_hand(tmp_path: Path) -> None:

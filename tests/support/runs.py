@@ -70,6 +70,19 @@ def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+def node(
+    stack: ExitStack, *arguments: str, log: Path, join: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """A node process that does not outlive the stack; ``join`` is in its environment."""
+    command = [sys.executable, "-m", "tidings.runtime.main", *arguments]
+    with log.open("wb") as file:
+        process = stack.enter_context(
+            subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | dict(join or {}))
+        )
+    stack.callback(process.kill)
+    return process
+
+
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     """Wait for a command; its exit code and what it wrote."""
     out, err = process.communicate(timeout=DEADLINE_S)

@@ -2,7 +2,8 @@
 
 Its key exists in the coordinator's process only, and as long as it; unless nodes must be started
 before or beside the coordinator. Then whoever starts them all makes the authority, and gives its
-key to the coordinator in TIDINGS_CA_KEY.
+key to the coordinator in TIDINGS_CA_KEY. Where nodes outlive their coordinator (``grace``)
+the key is also in the run directory, for this user only and as long as the run.
 """
 
 from __future__ import annotations

@@ -39,7 +39,12 @@ class Conductor:
     """One run. ``abort`` (for Ctrl-C) may be called at any time from the same loop."""
 
     def __init__(
-        self, run: RunPlan, group: NodeGroup, directory: RunDirectory, watcher: Watcher
+        self,
+        run: RunPlan,
+        group: NodeGroup,
+        directory: RunDirectory,
+        watcher: Watcher,
+        adopting: bool = False,
     ) -> None:
         self._run = run
         self._group = group
@@ -49,6 +54,7 @@ class Conductor:
         refusals = Refusals(self._event)
         anonymous = self._launcher.anonymous
         self._server = ControlServer(run.run, len(run.nodes), anonymous, refusals)
+        self._server.adopting = adopting
         self._entrance = Entrance(run, self._server, refusals, directory.path)
         self.returning = Returning(
             run, group, self._server, self._entrance, self._event, self._now_s
@@ -95,7 +101,7 @@ class Conductor:
         error: RunError | None = None
         try:
             address = await self._entrance.open(host, self._watcher)
-            await self._prepare(address, discovery)
+            await (self._adopt() if self._server.adopting else self._prepare(address, discovery))
             await self._until_over()
         except RunError as caught:
             error = caught
@@ -153,6 +159,26 @@ class Conductor:
         if run.experiment.network.probe:
             self._show("measuring links")
             await self._measure()
+        self._start()
+
+    def _start(self) -> None:
+        for session in self._sessions:
+            session.send(pb.CoordinatorMessage(start=pb.Start(time_s=self._run.start_s)))
+        self._state.started = time.monotonic()
+        self._event("started")
+
+    async def _adopt(self) -> None:
+        """Find the nodes of a coordinator that was lost; they say all that they have said again."""
+        self._show("looking for the nodes")
+        await self._barrier(
+            "come back",
+            lambda s: s.heartbeat is not None or s.final is not None,
+            within_s=self._launcher.grace_s,
+        )
+        times_s = [s.heartbeat.time_s for s in self._sessions if s.heartbeat is not None]
+        past_s = max(times_s, default=0.0) - self._run.start_s
+        self._state.started = time.monotonic() - past_s * self._scale
+        self._event("adopted")
 
     async def _unless_aborted(self, work: Coroutine[Any, Any, None]) -> None:
         """See some work through; RunError, with the work cancelled, if the user has had enough."""
@@ -236,10 +262,6 @@ class Conductor:
     # -- the run -------------------------------------------------------------------------------
 
     async def _until_over(self) -> None:
-        for session in self._sessions:
-            session.send(pb.CoordinatorMessage(start=pb.Start(time_s=self._run.start_s)))
-        self._state.started = time.monotonic()
-        self._event("started")
         only_until = math.inf
         try:
             while not self._all(self._living, lambda s: s.done is not None):

@@ -47,6 +47,8 @@ class Entrance:
         self.join: Mapping[str, str] = {}
         #: the same as a file, with the coordinator's address, while the run lasts
         self.invitation = directory / "join.env"
+        #: the authority's key, as long as the run, where nodes outlive their coordinator
+        self._authority = directory / "authority.env"
 
     async def open(self, host: str, watcher: Watcher) -> str:
         """Listen on ``host``; the address for nodes. UserError where that cannot be."""
@@ -69,7 +71,9 @@ class Entrance:
         if port == _MAX_PORT:
             raise UserError(f"with TLS, launcher.port needs a port after it; {port} is the last")
         # somebody else has made it where nodes are started beside the coordinator
-        authority = Authority.given(os.environ) or Authority()
+        authority = self._kept() or Authority.given(os.environ) or Authority()
+        if self._experiment.launcher.grace_s > 0:
+            self._keep(authority)
         own = authority.own()
         control = await self._server.listen(host, port + 1 if port else 0, own)
         self.enrolment = Enrolment(authority, self._nodes, self._refusals)
@@ -83,20 +87,33 @@ class Entrance:
 
     def _write_invitation(self, address: str) -> None:
         """For whoever starts nodes elsewhere: KEY=value, one a line, as shells and Docker read."""
-        lines = {"TIDINGS_COORDINATOR": address} | dict(self.join)
+        _write_secret(self.invitation, {"TIDINGS_COORDINATOR": address} | dict(self.join))
+
+    def _keep(self, authority: Authority) -> None:
+        """For the coordinator that takes over if this one is killed."""
+        _write_secret(self._authority, {**authority.for_nodes, **authority.for_coordinator})
+
+    def _kept(self) -> Authority | None:
+        """The authority of the coordinator that was killed; UserError where others can read it."""
+        if not self._server.adopting:
+            return None
         try:
-            # of a coordinator that was killed
-            self.invitation.unlink(missing_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-            with open(os.open(self.invitation, flags, 0o600), "w", encoding="ascii") as file:
-                file.writelines(f"{key}={value}\n" for key, value in lines.items())
+            mode = self._authority.stat().st_mode
+            text = self._authority.read_text(encoding="ascii")
         except OSError as error:
-            raise RecordError(f"cannot write {self.invitation}: {error.strerror}") from error
+            raise UserError(
+                f"{self._authority}, the authority that the nodes trust, cannot be read: "
+                f"{error.strerror}"
+            ) from error
+        if mode & 0o077:
+            raise UserError(f"{self._authority} is a secret and others may read it: chmod 600")
+        return Authority.given(dict(line.split("=", 1) for line in text.splitlines()))
 
     async def close(self) -> None:
         """Hang up on everyone; nothing secret stays behind."""
         with contextlib.suppress(OSError):
             self.invitation.unlink(missing_ok=True)
+            self._authority.unlink(missing_ok=True)
         if self.enrolment is not None:
             await self.enrolment.close()
         await self._server.close()
@@ -112,3 +129,15 @@ class Entrance:
             "tls": self.enrolment is not None,
             "refused": dict(sorted(refused.items())),
         }
+
+
+def _write_secret(path: Path, lines: Mapping[str, str]) -> None:
+    """KEY=value, one a line, for this user only."""
+    try:
+        # of a coordinator that was killed
+        path.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with open(os.open(path, flags, 0o600), "w", encoding="ascii") as file:
+            file.writelines(f"{key}={value}\n" for key, value in lines.items())
+    except OSError as error:
+        raise RecordError(f"cannot write {path}: {error.strerror}") from error

@@ -57,6 +57,8 @@ class ControlServer:
         self.gate = Gate(None)
         #: whether nodes that name no run are let in
         self._anonymous = anonymous
+        #: whether it takes over nodes that run already, or lets in new ones
+        self.adopting = False
         self.sessions = {node: Session(node) for node in range(nodes)}
         self.changed = asyncio.Event()
         self.rows: asyncio.Queue[records.Evaluation] = asyncio.Queue()
@@ -142,6 +144,7 @@ class ControlServer:
             self._refusals.add("wrong_certificate", context.peer(), refusal)
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal)
         invited = first.hello.run == self._run or (self._anonymous and not first.hello.run)
+        invited = invited and first.hello.running == self.adopting
         if not invited or session is None or session.hello is not None:
             refusal = (
                 f"run {self._run} has no place for node {first.hello.node} of {first.hello.run}"

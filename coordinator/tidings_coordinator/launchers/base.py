@@ -131,6 +131,11 @@ class Launcher(Plugin):
         return 120.0
 
     @property
+    def grace_s(self) -> float:
+        """Wall seconds for which nodes go on after they have lost their coordinator."""
+        return 0.0
+
+    @property
     def virtual(self) -> bool:
         """Whether time is virtual: nothing is started, the simulator runs the plans itself."""
         return self.can.transport == "memory"

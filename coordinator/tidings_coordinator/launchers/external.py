@@ -29,6 +29,8 @@ class External(Launcher):
     own_network: bool = False
     #: how long it waits for the nodes
     join: Duration = Duration(600.0)
+    #: how long nodes go on without a coordinator, for one that `tidings adopt` starts in its place
+    grace: Duration = Duration(0.0)
 
     anonymous = True
     can = Capabilities(
@@ -47,6 +49,11 @@ class External(Launcher):
     def join_s(self) -> float:
         """As long as the experiment says."""
         return float(self.join)
+
+    @property
+    def grace_s(self) -> float:
+        """As long as the experiment says."""
+        return float(self.grace)
 
     def group(self) -> NodeGroup:
         """Nodes that come and go by themselves."""

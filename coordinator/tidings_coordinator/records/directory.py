@@ -59,6 +59,8 @@ class RunDirectory:
         self.path = path
         self._files: dict[str, TextIO] = {}
         self._lock: int | None = None
+        #: by file, what stands there already and is not written again; None: nothing is looked up
+        self._known: dict[str, set[str]] | None = None
         #: called with the file's name and the line, for every line that has been written
         self.listeners: list[Callable[[str, Mapping[str, Any]], None]] = []
 
@@ -86,6 +88,16 @@ class RunDirectory:
         directory._claim()
         for file in path.glob("*.jsonl"):
             os.truncate(file, file.read_bytes().rfind(b"\n") + 1)
+        return directory
+
+    @classmethod
+    def adopt(cls, path: Path) -> Self:
+        """As reopen, for a run that has gone on: what nodes say again is not written twice."""
+        directory = cls.reopen(path)
+        directory._known = {
+            file.stem: {_content(line) for line in read_lines(path, file.stem)}
+            for file in path.glob("*.jsonl")
+        }
         return directory
 
     @property
@@ -142,6 +154,8 @@ class RunDirectory:
 
     def append(self, name: str, line: Mapping[str, object]) -> None:
         """A line of ``name``.jsonl."""
+        if self._known is not None and _content(line) in self._known.get(name, ()):
+            return
         try:
             if name not in self._files:
                 self._files[name] = (self.path / f"{name}.jsonl").open("a", encoding="utf-8")
@@ -197,6 +211,11 @@ class RunDirectory:
                 "counters": dict(final.counters),
             },
         )
+
+
+def _content(line: Mapping[str, object]) -> str:
+    """A line but for when it was written."""
+    return json.dumps(_finite({k: v for k, v in line.items() if k != "utc"}), sort_keys=True)
 
 
 def write_whole(path: Path, text: str) -> None:

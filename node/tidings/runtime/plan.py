@@ -167,6 +167,8 @@ class NodePlan(_Plan):
     timeline: int = 0
     #: wall seconds between two reports to the coordinator
     heartbeat_s: float = 0.5
+    #: wall seconds for which it goes on without a coordinator
+    grace_s: float = 0.0
     #: between neighbours; None: they are silent unless they have something to say
     heartbeat: HeartbeatPlan | None = None
     #: whether the node serves Prometheus metrics, and how long it stays for a last scrape

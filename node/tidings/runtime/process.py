@@ -112,6 +112,7 @@ class NodeProcess:
 
     async def _take_part(self, io: IoThread, control: ControlClient) -> None:
         plan = NodePlan.model_validate_json((await self._expect(control, "assignment")).plan)
+        control.outlive(plan.run, plan.node, plan.grace_s)
         parts = Parts.of(plan)
         clock = WallClock(plan.time_scale)
         transport = make_transport(plan, parts, clock, io, self._seat.first_rank, self._credentials)

@@ -198,10 +198,13 @@ class Hello(_message.Message):
     RUN_FIELD_NUMBER: _builtins.int
     PID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    RUNNING_FIELD_NUMBER: _builtins.int
     node: _builtins.int
     run: _builtins.str
     pid: _builtins.int
     version: _builtins.str
+    running: _builtins.bool
+    """it is in the middle of the run, and its coordinator was lost"""
     def __init__(
         self,
         *,
@@ -209,10 +212,11 @@ class Hello(_message.Message):
         run: _builtins.str = ...,
         pid: _builtins.int = ...,
         version: _builtins.str = ...,
+        running: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "pid", b"pid", "run", b"run", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "pid", b"pid", "run", b"run", "running", b"running", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
