@@ -48,6 +48,7 @@ class FaultAgent:
     _active: dict[Key, list[_Active]] = field(default_factory=dict)
     _round: int = 0
     _returning: bool = False
+    _dead: bool = False
 
     def arm(self, faults: Sequence[ArmedFault], returning: bool = False) -> None:
         """Keep in mind what is to begin at a time or in a round.
@@ -56,6 +57,9 @@ class FaultAgent:
         is left of its time; what is over, or was done to it once, is not repeated.
         """
         self._returning = returning
+        if self._dead:
+            # killed before it had begun
+            return
         for armed in faults:
             fault = Fault.parse(armed.fault)
             if armed.at_s is None:
@@ -134,6 +138,7 @@ class FaultAgent:
 
     def stop(self) -> None:
         """The node is dead: what it was doing to itself ends without a word."""
+        self._dead = True
         active = (each.timer for found in self._active.values() for each in found)
         for timer in (*self._timers, *active):
             if timer is not None:
