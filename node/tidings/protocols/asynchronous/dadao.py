@@ -76,7 +76,7 @@ class DADAO(Protocol):
 
     def check_problem(self, problem: LocalProblem) -> None:
         """Both constants must be given or known."""
-        constants(problem, self.mu, self.smoothness)
+        constants("dadao", problem, self.mu, self.smoothness)
 
     def check(self, in_degrees: tuple[int, ...], graph: GraphFacts) -> None:
         """Weights that are to be rates must be the same both ways, and connect the graph."""
@@ -96,7 +96,7 @@ class DADAO(Protocol):
 
     async def run(self, node: Node) -> None:
         """Keep the gradient clock and those of the edges to higher-numbered neighbours."""
-        mu, smoothness = constants(node.problem, self.mu, self.smoothness)
+        mu, smoothness = constants("dadao", node.problem, self.mu, self.smoothness)
         chi_1, rates = self._rates(node)
         kept = node.restore()
         state = State(node.model, mu, smoothness, chi_1)

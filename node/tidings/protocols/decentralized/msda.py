@@ -58,7 +58,7 @@ class MSDA(Protocol):
 
     def check_problem(self, problem: LocalProblem) -> None:
         """Both constants must be given or known, and the minimiser."""
-        constants(problem, self.mu, self.smoothness)
+        constants("msda", problem, self.mu, self.smoothness)
         if not problem.has_minimizer:
             raise ValueError(
                 "msda needs the minimiser of the local objective with a linear term, which this "
@@ -71,7 +71,7 @@ class MSDA(Protocol):
 
     async def run(self, node: Node) -> None:
         """The rounds."""
-        mu, smoothness = constants(node.problem, self.mu, self.smoothness)
+        mu, smoothness = constants("msda", node.problem, self.mu, self.smoothness)
         root, c = math.sqrt(smoothness / mu), _decay(node.graph)
         step = mu * (1 + c**2) / (1 + c) ** 2
         momentum = ((1 + c) * root - 1 + c) / ((1 + c) * root + 1 - c)
