@@ -34,6 +34,5 @@ class Progress:
     started: float = 0.0
     ended: float = 0.0
     reason: str | None = None
-    stuck_since: float | None = None
     measured: list[fidelity.Measured] = field(default_factory=list)
     gone_since: dict[int, float] = field(default_factory=dict)

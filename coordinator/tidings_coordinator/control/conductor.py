@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-from tidings.errors import BarrierTimeout, Deadlock, NodeDied, RecordError, RunError
-from tidings.runtime.simulation import deadlock_text
+from tidings.errors import BarrierTimeout, NodeDied, RecordError, RunError
 from tidings.v1 import control_pb2 as pb
 from tidings_coordinator.control import fidelity
 from tidings_coordinator.control.conducted import Conducted, Progress
@@ -19,6 +18,7 @@ from tidings_coordinator.control.refusals import Refusals
 from tidings_coordinator.control.returning import Returning
 from tidings_coordinator.control.server import ControlServer, Session
 from tidings_coordinator.control.stopping import StopRule
+from tidings_coordinator.control.stuck import Stuck
 from tidings_coordinator.control.watch import NodeView, RunView, Watcher
 from tidings_coordinator.faults.conducted import ConductedFaults
 from tidings_coordinator.launchers.base import Exit, NodeGroup
@@ -28,8 +28,6 @@ from tidings_coordinator.records.directory import RunDirectory
 #: wall seconds for each step before the start, and for winding up
 _STEP_S = 120.0
 _FINISH_S = 60.0
-#: how long all nodes must have been stuck before that is the verdict
-_STUCK_S = 5.0
 _SHOW_S = 0.25
 _EXIT_NEWS_S = 3.0
 _CALIBRATED_AT_ONCE = 2
@@ -71,6 +69,7 @@ class Conductor:
             honest=run.honest,
         )
         self._state = Progress()
+        self._stuck = Stuck(self._scale)
         self._aborted: str | None = None
 
     def abort(self, reason: str) -> None:
@@ -159,11 +158,8 @@ class Conductor:
         if run.experiment.network.probe:
             self._show("measuring links")
             await self._measure()
-        self._start()
-
-    def _start(self) -> None:
         for session in self._sessions:
-            session.send(pb.CoordinatorMessage(start=pb.Start(time_s=self._run.start_s)))
+            session.send(pb.CoordinatorMessage(start=pb.Start(time_s=run.start_s)))
         self._state.started = time.monotonic()
         self._event("started")
 
@@ -257,28 +253,28 @@ class Conductor:
                     f"nodes {', '.join(missing)} did not {what} within {within_s:g} s; "
                     f"see {self._directory.path / 'logs'}"
                 )
-            await self._pause(1.0)
+            await self._server.wait(1.0)
 
     # -- the run -------------------------------------------------------------------------------
 
     async def _until_over(self) -> None:
         only_until = math.inf
         try:
-            while not self._all(self._living, lambda s: s.done is not None):
+            while not all(s.done is not None for s in self._living):
                 self._server.changed.clear()
                 self._take_records()
                 again_s = self._faults.look()
                 self._raise_if_broken()
                 self._state.reason = self._state.reason or self._reason()
-                self._check_stuck()
+                self._stuck.look(s for s in self._living if s.done is None)
                 if self._state.reason or time.monotonic() > only_until:
                     break
                 leaders = [s for s in self._living if self._leads(s)]
-                if only_until == math.inf and self._all(leaders, lambda s: s.done is not None):
+                if only_until == math.inf and all(s.done is not None for s in leaders):
                     only_until = time.monotonic() + self._run.experiment.wait.timeout * self._scale
                 self._show("running")
                 again_s = _SHOW_S if again_s is None else again_s * self._scale
-                await self._pause(min(_SHOW_S, max(0.001, again_s)))
+                await self._server.wait(min(_SHOW_S, max(0.001, again_s)))
         finally:
             self._state.ended = self._now_s()
 
@@ -295,9 +291,6 @@ class Conductor:
         """Whether the run waits for this node without limit."""
         everyone = self._run.experiment.protocol.ends_with == "all"
         return everyone or self._run.roles[session.node] == "server"
-
-    def _all(self, sessions: Iterable[Session], test: Callable[[Session], bool]) -> bool:
-        return all(test(session) for session in sessions)
 
     def _reason(self) -> str | None:
         return self._rule.time(self._now_s()) or self._rule.sent(self._view.sent_bytes)
@@ -319,20 +312,6 @@ class Conductor:
             fields = {} if not event.fields else {"fields": event.fields}
             self._directory.event(event.name, event.time_s, event.node, **fields)
 
-    def _check_stuck(self) -> None:
-        """Deadlock, if for some time every unfinished node has waited without any timer."""
-        waiting = [s for s in self._living if s.done is None]
-        beats = [s.heartbeat for s in waiting]
-        stuck = bool(waiting) and all(beat is not None and beat.stuck for beat in beats)
-        now = time.monotonic()
-        if not stuck:
-            self._state.stuck_since = None
-        elif self._state.stuck_since is None:
-            self._state.stuck_since = now
-        elif now - self._state.stuck_since > _STUCK_S * max(1.0, self._scale):
-            waits = {s.node: [s.heartbeat.waits_for] for s in waiting if s.heartbeat is not None}
-            raise Deadlock(deadlock_text(waits))
-
     # -- the end -------------------------------------------------------------------------------
 
     async def _collect(self) -> None:
@@ -344,11 +323,11 @@ class Conductor:
             session.send(pb.CoordinatorMessage(stop=pb.Stop(reason=self._state.reason or "")))
         began = self._state.started
         deadline = time.monotonic() + (_FINISH_S if began else 0.0)
-        while not self._all(self._sessions, lambda s: s.final is not None or s.gone):
+        while not all(s.final is not None or s.gone for s in self._sessions):
             self._server.changed.clear()
             if self._again() or time.monotonic() > deadline:
                 break
-            await self._pause(_SHOW_S)
+            await self._server.wait(_SHOW_S)
         self._take_records()
         self._faults.look()
         for session in self._sessions:
@@ -357,11 +336,11 @@ class Conductor:
             session.send(pb.CoordinatorMessage(shutdown=pb.Shutdown()))
         linger_s = self._run.experiment.metrics.linger
         deadline = time.monotonic() + linger_s + 2.0
-        while not self._all(self._sessions, lambda s: s.gone) and time.monotonic() < deadline:
+        while not all(s.gone for s in self._sessions) and time.monotonic() < deadline:
             self._server.changed.clear()
             if self._again():
                 break
-            await self._pause(_SHOW_S)
+            await self._server.wait(_SHOW_S)
 
     def _again(self) -> bool:
         """Whether the user has lost patience with the winding up."""
@@ -403,10 +382,6 @@ class Conductor:
             return
         raise NodeDied(f"node {ended.node} died {where}: {ended}; see {log}")
 
-    async def _pause(self, timeout_s: float) -> None:
-        """Until something is heard, but not for longer than that."""
-        await self._server.wait(timeout_s)
-
     def _now_s(self) -> float:
         """Emulated time since the start."""
         if not self._state.started:
@@ -420,13 +395,5 @@ class Conductor:
         view = self._view
         view.phase, view.time_s = phase, self._state.ended or self._now_s()
         view.control_bytes = self._server.size_bytes
-        for session in self._sessions:
-            node, beat = view.nodes[session.node], session.heartbeat
-            if beat is not None:
-                node.round, node.sent_bytes, node.state = beat.round, beat.sent_bytes, beat.state
-                node.waits_for, node.link_bytes = beat.waits_for, beat.link_bytes
-            if session.done is not None:
-                node.state, node.round = "finished", session.done.rounds
-            if session.gone and session.final is None:
-                node.state = "dead"
+        view.follow(self._sessions)
         self._watcher.show(view)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+
+from tidings_coordinator.control.server import Session
 
 
 @dataclass
@@ -43,6 +45,18 @@ class RunView:
     def round(self) -> int:
         """Rounds that every node has completed."""
         return min((node.round for node in self.nodes.values()), default=0)
+
+    def follow(self, sessions: Iterable[Session]) -> None:
+        """Bring the nodes up to what they have said last."""
+        for session in sessions:
+            node, beat = self.nodes[session.node], session.heartbeat
+            if beat is not None:
+                node.round, node.sent_bytes, node.state = beat.round, beat.sent_bytes, beat.state
+                node.waits_for, node.link_bytes = beat.waits_for, beat.link_bytes
+            if session.done is not None:
+                node.state, node.round = "finished", session.done.rounds
+            if session.gone and session.final is None:
+                node.state = "dead"
 
     def mean(self, metric: str) -> float | None:
         """The latest ``accuracy`` or ``loss``, averaged over the honest nodes that have one."""
