@@ -28,7 +28,8 @@ it. Whether an outcome is definite is said by :class:`tidings.api.Outcome`, not 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Self
 
 
 class TidingsError(Exception):
@@ -112,6 +113,12 @@ class NodeDied(RunError):
 
 class Deadlock(RunError):
     """Nothing can run and no timer is pending."""
+
+    @classmethod
+    def of(cls, waits: Mapping[int, Sequence[str]]) -> Self:
+        """The verdict, with what each node waits for, in words."""
+        lines = [f"  node {node}: {'; '.join(texts)}" for node, texts in waits.items() if texts]
+        return cls("\n".join(["nothing can run and no timer is pending; waiting:", *lines]))
 
 
 class RecordError(RunError):

@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable
 
 from tidings.errors import Deadlock
-from tidings.runtime.simulation import deadlock_text
 from tidings_coordinator.control.server import Session
 
 #: how long all nodes must have been stuck before that is the verdict
@@ -30,5 +29,4 @@ class Stuck:
         elif self._since_s is None:
             self._since_s = now_s
         elif now_s - self._since_s > self._patience_s:
-            waits = {node: [beat.waits_for] for node, beat in beats.items() if beat is not None}
-            raise Deadlock(deadlock_text(waits))
+            raise Deadlock.of({node: [beat.waits_for] for node, beat in beats.items() if beat})

@@ -62,14 +62,10 @@ def result(run: RunPlan, ending: Ending, directory: Path) -> dict[str, Any]:
     last = points[-1] if points else None
     goal = goal_of(run)
     links = [link for final in ending.finals for link in final.links]
-    sent = records.Bytes()
-    for link in links:
-        sent.payload += link.bytes.payload
-        sent.metadata += link.bytes.metadata
-        sent.header += link.bytes.header
-        sent.control += link.bytes.control
-        sent.heartbeat += link.bytes.heartbeat
-    totals, messages = bytes_line(sent), sum(link.messages for link in links)
+    totals, messages = (
+        bytes_line(_sum([link.bytes for link in links])),
+        sum(link.messages for link in links),
+    )
     if last is not None and len(ending.finals) < len(run.nodes):
         # some closing records are missing: the last evaluation is the better count
         totals, messages = last.bytes, last.messages
@@ -118,6 +114,11 @@ def result(run: RunPlan, ending: Ending, directory: Path) -> dict[str, Any]:
         "security": ending.security,
         "to_target": None if goal is None else cost_to(goal, points),
     }
+
+
+def _sum(counts: Sequence[records.Bytes]) -> records.Bytes:
+    kinds = [field.name for field in records.Bytes.DESCRIPTOR.fields]
+    return records.Bytes(**{kind: sum(getattr(count, kind) for count in counts) for kind in kinds})
 
 
 def _together(verdicts: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ import torch
 from tidings.api.message import Delivery, Message
 from tidings.api.problems import LocalProblem
 from tidings.errors import RunError
+from tidings.faults.base import Heal
 from tidings.runtime import checkpoint as files
 from tidings.runtime.byzantine import Attacker
 from tidings.runtime.checkpoint import Checkpoint, Store
@@ -56,11 +57,22 @@ class Keeper:
         self._last_round, self._last_s = 0, 0.0
         self._parts: dict[str, Any] = {}
         #: errors with which writing is to fail, by the fault that wants it
-        self.failing: dict[str, str] = {}
+        self._failing: dict[str, str] = {}
         #: checkpoints written and failed, their bytes
         self.counters: Counter[str] = Counter()
 
     # -- writing ---------------------------------------------------------------------------------
+
+    def fail(self, event: str, error: str) -> Heal:
+        """Let checkpoints fail with the system's error of that name, until it is healed."""
+        self._failing[event] = error
+        before = self.counters["failed"]
+
+        def heal() -> Mapping[str, Any]:
+            self._failing.pop(event, None)
+            return {"checkpoints": self.counters["failed"] - before}
+
+        return heal
 
     def due(self, completed: int) -> int | None:
         """The round of the checkpoint that is due now, or None.
@@ -94,7 +106,7 @@ class Keeper:
         # a copy now; what takes time is done beside the loop
         data = files.encode(Checkpoint(round_, now_s, self._parts, node), self._in.codec.digest)
         try:
-            for error_name in self.failing.values():
+            for error_name in self._failing.values():
                 number = getattr(errno, error_name)
                 raise OSError(number, os.strerror(number))
             size_bytes = await self._in.world.aside(lambda: files.save(store, round_, data, keep))

@@ -153,9 +153,8 @@ class RuntimeNode(Survival):
         self._world.transport.abort()
         self._mailbox.clear()
         self._rejoiner.stop()
-        for task in (self._main, self._answers):
-            if task is not None:
-                task.cancel()
+        for task in filter(None, (self._main, self._answers)):
+            task.cancel()
 
     def _alive(self) -> None:
         if self.dead:
@@ -324,14 +323,7 @@ class RuntimeNode(Survival):
 
     def fail_store(self, event: str, error: str) -> Heal:
         """Let checkpoints fail, with the system's error of that name."""
-        self._keeper.failing[event] = error
-        before = self._keeper.counters["failed"]
-
-        def heal() -> Mapping[str, Any]:
-            self._keeper.failing.pop(event, None)
-            return {"checkpoints": self._keeper.counters["failed"] - before}
-
-        return heal
+        return self._keeper.fail(event, error)
 
     def obey(self, message: control.CoordinatorMessage) -> None:
         """Carry out a command that came during the run."""

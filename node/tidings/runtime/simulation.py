@@ -309,7 +309,7 @@ class _Run:
             raise self._deadlock()
 
     def _deadlock(self) -> Exception:
-        return Deadlock(deadlock_text({node.id: node.waiting.describe() for node in self.nodes}))
+        return Deadlock.of({node.id: node.waiting.describe() for node in self.nodes})
 
 
 def _oracle(plans: Sequence[NodePlan]) -> Oracle | None:
@@ -325,12 +325,6 @@ async def _end(node: RuntimeNode) -> None:
         await node.end()
     except Exception as error:
         raise RunError(f"node {node.id} failed: {error!r}") from error
-
-
-def deadlock_text(waits: Mapping[int, Sequence[str]]) -> str:
-    """Who waits for what, one node a line."""
-    lines = [f"  node {node}: {'; '.join(texts)}" for node, texts in waits.items() if texts]
-    return "\n".join(["nothing can run and no timer is pending; waiting:", *lines])
 
 
 @dataclass(frozen=True)
