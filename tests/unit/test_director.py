@@ -90,6 +90,25 @@ def test_a_crash_without_return_is_applied_when_it_has_happened() -> None:
     assert verdict(applied(scene.firings, scene.lines)) == "all"
 
 
+def test_what_a_node_does_to_itself_ends_with_its_death() -> None:
+    scene = Scene(
+        "{id: cut, fault: link.cut, on: [2->3, 4->5], from: 1s, to: 4s}",
+        "{id: dead, fault: node.crash, on: 2, at: 3s, with: {restart_after: 2s}}",
+    )
+    for node, target in ((2, "2->3"), (4, "4->5")):
+        begun = records.FaultChange(
+            node=node, event="cut", fault="link.cut", target=target, state="active", time_s=1.0
+        )
+        scene.director.change(begun, View(1.0, {}, 0))
+    scene.at(3.0)
+    assert ("cut", "2->3", "recovered") in scene.states()
+    assert ("cut", "4->5", "recovered") not in scene.states()
+    # node 2 is back when the cut is over, and has nothing to say of it
+    scene.at(5.0)
+    (cut, _) = applied(scene.firings, scene.lines)
+    assert (cut["active"], cut["recovered"], cut["failed"]) == (2, 1, 1)
+
+
 def test_pause_for_a_while_and_at_the_end() -> None:
     scene = Scene(
         "{id: a, fault: node.pause, on: [1, 2], at: 3s, for: 2s}",

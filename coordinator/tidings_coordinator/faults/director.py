@@ -252,12 +252,24 @@ class Director:
             self.dead.add(node)
             self.hands.kill(node)
             self._note(firing, Target(node), "active", view, {"how": "SIGKILL"})
+            self._end_with(node, view)
             if fault.restart_after is not None:
                 back_s = view.time_s + float(fault.restart_after)
                 self._restarts.append((back_s, node, fault.lose_state, firing))
         elif isinstance(fault, NodePause):
             self.hands.pause(node, firing.event)
             self._note(firing, Target(node), "active", view, {"how": "SIGSTOP"})
+
+    def _end_with(self, node: int, view: View) -> None:
+        """What a node does to itself is over with its death, which it cannot say any more."""
+        for firing in self.firings:
+            if firing.outside or not firing.fault.lasting:
+                continue
+            seen = self._states.get(firing.key, set())
+            for target in firing.targets:
+                begun = target.node == node and (str(target), "active") in seen
+                if begun and (str(target), "recovered") not in seen:
+                    self._note(firing, target, "recovered", view, {"why": DEAD})
 
     def _skip(self, firing: Firing, node: int, view: View) -> None:
         detail = {"reason": DEAD}
