@@ -18,6 +18,7 @@ from tidings_coordinator.reproducing.carrying_out import (
     measured,
     names,
 )
+from tidings_coordinator.reproducing.declaration import Reproduction
 
 ROOT = Path("reproductions")
 
@@ -34,7 +35,7 @@ The tables and figures below are what it wrote. `tidings reproduce --list` lists
 def page(root: Path) -> str:
     """The whole page."""
     found = [(name, declared(root, name), measured(root, name)) for name in names(root)]
-    rows = [(f"[{name}](#{name})", one.title, _verdict(data)) for name, one, data in found]
+    rows = [(f"[{name}](#{name})", one.title, _verdict(one, data)) for name, one, data in found]
     parts = [_HEAD, table(["name", "claim", "verdict"], rows)]
     for name, one, data in found:
         parts += [f"## {name}", f"**{one.title}.** {one.claim}", f"Source: {one.source}."]
@@ -48,8 +49,12 @@ def page(root: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _verdict(data: dict[str, Any]) -> str:
-    return "reproduced" if data["reproduced"] else "**not reproduced**"
+def _verdict(one: Reproduction, data: dict[str, Any]) -> str:
+    if not data["reproduced"]:
+        return "**not reproduced**"
+    if data["launcher"] == "simulator" != one.launcher:
+        return f"in the simulator only, not yet by {code(one.launcher)}"
+    return "reproduced"
 
 
 def _measured(data: dict[str, Any]) -> str:
