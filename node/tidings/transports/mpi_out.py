@@ -24,6 +24,8 @@ from tidings.wire.frame import PREFIX, Buffer, Frame
 
 #: what may be on its way at once; MPI needs the next message early to keep the line busy
 _WINDOW_BYTES = 48 << 20
+#: smaller frames go through the I/O thread, which sends several as one message
+_STRAIGHT_BYTES = 64 << 10
 
 
 class MpiOutLink(OutLink):
@@ -85,10 +87,11 @@ class MpiOutLink(OutLink):
         return True
 
     def write_now(self, frame: Frame) -> bool:
-        """As OutLink.write_now, where the link is open and the line not full."""
+        """As OutLink.write_now, for a long frame, where the link is open and the line not full."""
         flying_bytes = self._sent_bytes - self._landed_bytes
         full = flying_bytes and flying_bytes + frame.size_bytes > _WINDOW_BYTES
-        if not self._open or full or len(frame.chunks) > 1:
+        short = frame.size_bytes < _STRAIGHT_BYTES
+        if not self._open or full or short or len(frame.chunks) > 1:
             return False
         self._send(frame.chunks[0], whole=True)
         return True
