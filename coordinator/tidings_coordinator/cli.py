@@ -19,6 +19,7 @@ from typing import Annotated, ParamSpec
 import typer
 
 from tidings.errors import MissingExtra, TidingsError, UserError
+from tidings_coordinator.control.watch import Watcher
 from tidings_coordinator.experiment.load import load
 from tidings_coordinator.experiment.model import Experiment
 from tidings_coordinator.judging import told
@@ -95,6 +96,18 @@ def simulate(
     raise typer.Exit(outcome.exit_code)
 
 
+def _see_through(work: Callable[[Path, Watcher], Outcome], directory: Path, quiet: bool) -> None:
+    """Show a run that goes on in its directory, sum it up, and exit as it does."""
+    show = watcher(quiet)
+    try:
+        outcome = work(directory, show)
+    finally:
+        show.close()
+    summary(outcome.result)
+    _write_report(outcome.directory)
+    raise typer.Exit(outcome.exit_code)
+
+
 @app.command()
 @_reported
 def resume(
@@ -104,14 +117,7 @@ def resume(
     """Go on with an interrupted run from its checkpoints, into the same directory."""
     from tidings_coordinator.resuming import resume as go_on
 
-    show = watcher(quiet)
-    try:
-        outcome = go_on(directory, show)
-    finally:
-        show.close()
-    summary(outcome.result)
-    _write_report(outcome.directory)
-    raise typer.Exit(outcome.exit_code)
+    _see_through(go_on, directory, quiet)
 
 
 @app.command()
@@ -123,14 +129,7 @@ def adopt(
     """Take over the nodes of a run whose coordinator was killed, and see it to its end."""
     from tidings_coordinator.adopting import adopt as take_over
 
-    show = watcher(quiet)
-    try:
-        outcome = take_over(directory, show)
-    finally:
-        show.close()
-    summary(outcome.result)
-    _write_report(outcome.directory)
-    raise typer.Exit(outcome.exit_code)
+    _see_through(take_over, directory, quiet)
 
 
 @app.command()

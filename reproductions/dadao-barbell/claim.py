@@ -18,6 +18,8 @@ from tidings_coordinator.reproducing import (
 )
 
 TARGET = 1e-4
+#: bytes: 20 floats
+VECTOR = 4 * 20
 GOSSIPS, TIME, MEGABYTES = "gossips per unit", f"units to {TARGET:g}", f"MB to {TARGET:g}"
 
 
@@ -33,10 +35,6 @@ def measure(runs: Runs) -> list[Row]:
         }
         for label, run in runs.items()
     ]
-
-
-#: 20 floats of 4 bytes and a time of 8
-VECTOR = 4 * 20
 
 
 def verdict(rows: Sequence[Row]) -> list[Check]:

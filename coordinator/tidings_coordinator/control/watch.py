@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from tidings_coordinator.control.server import Session
+if TYPE_CHECKING:
+    from tidings_coordinator.control.server import Session
 
 
 @dataclass

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tidings.errors import MissingExtra
 from tidings_coordinator.topology.graph import Graph
 from tidings_coordinator.topology.mixing.base import Mixing, mixings, with_own_share
+from tidings_coordinator.topology.mixing.program import (
+    between_neighbors,
+    cvxpy,
+    incidence,
+    solve,
+)
 from tidings_coordinator.topology.spectra import Matrix, chi_and_gap
 
 
@@ -37,10 +40,7 @@ class LeastGossip(Mixing):
     def weights(self, graph: Graph) -> Matrix:
         """Solve the program. ValueError for a directed graph, or where the solver gives up."""
         self.undirected_only(graph)
-        try:
-            cp: Any = importlib.import_module("cvxpy")
-        except ImportError:
-            raise MissingExtra("the mixing 'least_gossip'", "sdp") from None
+        cp = cvxpy("least_gossip")
         if not graph.edges:
             return np.eye(graph.nodes)
         rates = _solve(graph, cp)
@@ -61,25 +61,16 @@ def needed(graph: Graph, rates: Matrix) -> float:
 def _solve(graph: Graph, cp: Any) -> Matrix:
     """The program's rates as a symmetric matrix; ValueError where the solver gives none."""
     n = graph.nodes
-    i, j = np.array(graph.edges).T
-    edge = np.arange(len(i))
-    incidence = np.zeros((n, len(edge)))
-    incidence[i, edge], incidence[j, edge] = 1, -1
-
-    rates, s, t = cp.Variable(len(edge), nonneg=True), cp.Variable(), cp.Variable()
-    laplacian, mean = incidence @ cp.diag(rates) @ incidence.T, np.full((n, n), 1 / n)
+    edges = incidence(graph)
+    rates, s, t = cp.Variable(len(graph.edges), nonneg=True), cp.Variable(), cp.Variable()
+    laplacian, mean = edges @ cp.diag(rates) @ edges.T, np.full((n, n), 1 / n)
     within = [laplacian - s * (np.eye(n) - mean) >> 0, t <= s / 2]
-    for e in edge:
-        v = incidence[:, [e]]
+    for e in range(len(graph.edges)):
+        v = edges[:, [e]]
         corner = cp.reshape(2 * t, (1, 1), order="C")
         within.append(cp.bmat([[laplacian + mean, v], [v.T, corner]]) >> 0)
     problem = cp.Problem(cp.Minimize(cp.sum(rates)), within)
-    with warnings.catch_warnings():
-        # "may be inaccurate" is the rule where the optimum is degenerate; weights() judges.
-        warnings.simplefilter("ignore", UserWarning)
-        problem.solve(solver=cp.CLARABEL)
+    solve(problem, cp)
     if rates.value is None:
         raise ValueError(f"'least_gossip' found no rates: the solver says '{problem.status}'")
-    found = np.zeros((n, n))
-    found[i, j] = found[j, i] = np.maximum(rates.value, 0.0)
-    return found
+    return between_neighbors(graph, np.maximum(rates.value, 0.0))
