@@ -143,7 +143,7 @@ def _plan(experiment: Experiment, run: str) -> RunPlan:
     rewired = rewirings(experiment)
     for other, path in rewired.values():
         _check(experiment, other, roles, path)
-    schedule = replace(schedule, others=tuple(other.union for other, _ in rewired.values()))
+    schedule = replace(schedule, others=tuple(other for other, _ in rewired.values()))
     union = schedule.union
     for index, link in enumerate(experiment.network.links):
         groups = experiment.network.groups

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from support.bowls import Bowls, Matrix
 from support.plans import IDEAL, LINK, plans, schedule_of
 from support.recording import counters, models
-from support.watched import Happened, Watched, committed_pairs
+from support.watched import Happened, TracedDADAO, committed_pairs
 
 from tidings.api import LocalProblem, Node, Outcome, Protocol
 from tidings.errors import RunError
@@ -64,16 +64,6 @@ def constants(topology: str, nodes: int) -> tuple[Matrix, float, float]:
     return flow, 2 * (chi_1 / rate) / root, rate
 
 
-@dataclass(frozen=True)
-class Traced(DADAO):
-    """Writes down what happens, in order."""
-
-    events: list[Happened] = field(default_factory=list, init=False)
-
-    async def run(self, node: Node) -> None:
-        await super().run(Watched(node, self.events))  # type: ignore[arg-type]
-
-
 def run(
     topology: str = "ring",
     link: LinkShape = IDEAL,
@@ -81,8 +71,8 @@ def run(
     stop_s: float | None = None,
     nodes: int = NODES,
     **options: Any,
-) -> tuple[Traced, Simulated]:
-    protocol = Traced(unit=Duration(1.0))
+) -> tuple[TracedDADAO, Simulated]:
+    protocol = TracedDADAO(unit=Duration(1.0))
     made = plans(nodes, topology, protocol, BOWLS, rounds, link=link, **options)
     return protocol, simulate(made, stop_s=stop_s)
 
@@ -400,8 +390,8 @@ def test_rates_by_the_convex_program_need_fewer_gossips_for_the_same_speed() -> 
     assert errors[0] < 10 * errors[1] < 0.1
 
 
-def tuned_run(span: float) -> tuple[Traced, Simulated]:
-    protocol = Traced(unit=Duration(1.0), rates="weights")
+def tuned_run(span: float) -> tuple[TracedDADAO, Simulated]:
+    protocol = TracedDADAO(unit=Duration(1.0), rates="weights")
     made = plans(NODES, BARBELL, protocol, BOWLS, None, link=IDEAL)
     return protocol, simulate(made, stop_s=span)
 

@@ -23,6 +23,7 @@ SHORT: dict[str, tuple[list[str], float]] = {
     "compressed-ring": (["stop.rounds=40"], 0.4),
     "error-feedback-star": (["stop.rounds=30"], 0.75),
     "d-ec": (["stop.rounds=120"], 320),
+    "dadao-changing-graph": ([], 69.83),
     "dadao-ring": ([], 69.83),
     "ec": (["stop.rounds=120"], 320),
     "econtrol": (["stop.rounds=120"], 320),

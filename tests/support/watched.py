@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 
 from tidings.api import Message, Node
+from tidings.protocols.asynchronous.dadao import DADAO
 
 
 class Happened(NamedTuple):
@@ -65,6 +67,17 @@ class Watched:
         """Note the end of a step."""
         self._note("step")
         await self._node.report(**metrics)
+
+
+@dataclass(frozen=True)
+class TracedDADAO(DADAO):
+    """Writes down what happens, in order."""
+
+    events: list[Happened] = field(default_factory=list, init=False)
+
+    async def run(self, node: Node) -> None:
+        """As ever, watched."""
+        await super().run(Watched(node, self.events))  # type: ignore[arg-type]
 
 
 def committed_pairs(events: list[Happened]) -> dict[tuple[int, int], int]:

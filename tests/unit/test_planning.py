@@ -25,10 +25,20 @@ def planned(protocol: str, topology: str, more: str = "") -> RunPlan:
 
 
 @pytest.mark.parametrize("topology", CHANGING)
-@pytest.mark.parametrize("protocol", ["{kind: choco_sgd, lr: 1}", PAIRWISE, "dadao"])
+@pytest.mark.parametrize("protocol", ["{kind: choco_sgd, lr: 1}", PAIRWISE])
 def test_protocols_that_need_one_graph_refuse_a_changing_one(protocol: str, topology: str) -> None:
     with pytest.raises(UserError, match=r"topology: .* needs one graph for the whole run"):
         planned(protocol, topology)
+
+
+def test_dadao_asks_of_a_changing_graph_that_it_is_always_connected() -> None:
+    assert planned("dadao", CHANGING[1]).nodes[0].graph.worst_chi[0] > 0
+    line, rest = "{kind: custom, edges: ['0<->1']}", "line"
+    with pytest.raises(UserError, match=r"protocol: dadao needs graphs that are each connected"):
+        planned("dadao", f"{{kind: sequence, of: [{line}, {rest}]}}")
+    rewire = "faults: [{id: a, fault: graph.rewire, with: {topology: {kind: sequence, of: [%s]}}}]"
+    with pytest.raises(UserError, match=r"faults\.0\.with\.topology: dadao needs graphs that"):
+        planned("dadao", "ring", rewire % f"{line}, {rest}")
 
 
 @pytest.mark.parametrize("topology", ONE_WAY)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tidings.api import GraphFacts
 from tidings_coordinator.topology.spectra import (
+    SUM_TOLERANCE,
     BoolMatrix,
     Matrix,
     Stochastic,
@@ -181,6 +182,25 @@ class Phase:
         assert kind is not None
         return kind
 
+    @property
+    def even(self) -> bool:
+        """Whether both ends of every edge give each other the same weight."""
+        symmetric = np.allclose(self.weights, self.weights.T, rtol=0, atol=SUM_TOLERANCE)
+        return symmetric and not self.graph.directed
+
+    @cached_property
+    def _plain_chi(self) -> tuple[float, float]:
+        """chi_1 and chi_2 with the rate 1 on every edge."""
+        return chi_and_gap(self.graph.adjacency.astype(np.float64), self.graph.adjacency)[:2]
+
+    def chi(self, edges: int | None = None) -> tuple[float, float]:
+        """chi_1 and chi_2 with the rate 1/``edges`` on every edge, or else with the weights."""
+        weights = self.weights[self.graph.adjacency]
+        if edges is None and not (len(weights) and np.ptp(weights) == 0 < weights[0]):
+            return chi_and_gap(self.weights, self.graph.adjacency)[:2]
+        rate = float(weights[0]) if edges is None else 1 / edges
+        return self._plain_chi[0] / rate, self._plain_chi[1] / rate
+
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
@@ -193,8 +213,8 @@ class Schedule:
     phases: tuple[Phase, ...]
     #: rounds that a phase lasts
     every: int = 1
-    #: graphs that are in no phase, but have links all the same: faults may put them in place
-    others: tuple[Graph, ...] = ()
+    #: what faults may put in its place: their links are there from the start
+    others: tuple[Schedule, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.phases:
@@ -234,7 +254,8 @@ class Schedule:
     @cached_property
     def union(self) -> Graph:
         """All arcs of a period and of ``others`` in one graph; directed as soon as one is."""
-        return _united([*(phase.graph for phase in self.phases), *self.others])
+        phases = [phase.graph for phase in self.phases]
+        return _united([*phases, *(other.union for other in self.others)])
 
     def facts(self) -> GraphFacts:
         """The constants of the theory; computed once.
@@ -249,36 +270,37 @@ class Schedule:
     @cached_property
     def _facts(self) -> GraphFacts:
         union = _united([phase.graph for phase in self.phases])
-        undirected = union.connected and not union.directed
         adjacency, edges = union.adjacency, len(union.edges)
         nothing = np.nan, np.nan, np.nan
+        undirected = union.connected and not union.directed
         found = chi_and_gap(adjacency / max(edges, 1), adjacency) if undirected else nothing
-        chi_1, chi_2, gap = found
-        weights = self.phases[0].weights
-        even = undirected and self.static and np.allclose(weights, weights.T, rtol=0, atol=1e-9)
+        totals = [(p.weights * p.graph.adjacency).sum() / 2 for p in self.phases if p.even]
         return GraphFacts(
             stochastic=self.stochastic,
             nodes=self.nodes,
-            edges=len(union.edges),
+            edges=edges,
             arcs=sum(len(phase.graph.arcs) for phase in self.phases) / len(self.phases),
             directed=union.directed,
             static=self.static and not self.others,
             spectral_gap=spectral_gap([phase.weights for phase in self.phases], self.every),
-            chi_1=chi_1,
-            chi_2=chi_2,
-            weights_chi=self._weights_chi(chi_1, chi_2) if even else nothing[:2],
-            weights_total=float((weights * union.adjacency).sum() / 2) if even else np.nan,
-            eigengap=gap,
+            chi_1=found[0],
+            chi_2=found[1],
+            worst_chi=self._worst_chi(edges) if self.others or not self.static else found[:2],
+            weights_chi=self._worst_chi(None),
+            weights_total=float(np.mean(totals)) if len(totals) == len(self.phases) else np.nan,
+            eigengap=found[2],
         )
 
-    def _weights_chi(self, chi_1: float, chi_2: float) -> tuple[float, float]:
-        """Of the weights, given those of equal rates that sum to 1."""
-        graph, weights = self.phases[0].graph, self.phases[0].weights
-        edges = weights[graph.adjacency]
-        if len(edges) and np.ptp(edges) == 0 < edges[0]:
-            total = float(edges.sum()) / 2
-            return chi_1 / total, chi_2 / total
-        return chi_and_gap(weights, graph.adjacency)[:2]
+    def _worst_chi(self, edges: int | None) -> tuple[float, float]:
+        """Over all graphs that may be in place; rates are the weights where ``edges`` is None."""
+        worst = 0.0, 0.0
+        for phase in (*self.phases, *(phase for other in self.others for phase in other.phases)):
+            graph = phase.graph
+            if graph.directed or (edges is None and not phase.even):
+                return np.nan, np.nan
+            chi = phase.chi(edges) if graph.connected else (np.inf, np.inf)
+            worst = max(worst[0], chi[0]), max(worst[1], chi[1])
+        return worst
 
 
 def _united(graphs: Sequence[Graph]) -> Graph:

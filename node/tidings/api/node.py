@@ -78,10 +78,13 @@ class GraphFacts:
     chi_1: float
     #: half the largest effective resistance over edges, same normalisation
     chi_2: float
-    #: chi_1 and chi_2 with the mixing weights W_ij as the edges' rates; nan where these are not
-    #: symmetric or change from round to round
+    #: the largest chi_1 and the largest chi_2 of all graphs that may be in place, those of faults
+    #: included, with the rate 1 / ``edges`` on every edge; infinite where one is not connected, nan
+    #: where one is directed
+    worst_chi: tuple[float, float]
+    #: the same with the mixing weights W_ij as the edges' rates; nan where these are not symmetric
     weights_chi: tuple[float, float]
-    #: the sum of the mixing weights over the edges, each counted once
+    #: the sum of the mixing weights over the edges, each counted once; the average over phases
     weights_total: float
     #: the smallest non-zero eigenvalue of the Laplacian divided by the largest
     eigengap: float
@@ -167,6 +170,18 @@ class Node(ABC):
     @abstractmethod
     def weight(self, source: int) -> float:
         """Mixing weight W[self, source] of this round; ``weight(self.id)`` is the own share."""
+
+    @property
+    @abstractmethod
+    def all_neighbors(self) -> tuple[int, ...]:
+        """Whom this node has a link to, in this or in another round, in node order."""
+
+    @abstractmethod
+    def weights_in(self, round_: int) -> Mapping[int, float]:
+        """Whom this node hears in a round, by the graph that holds now, with the mixing weights.
+
+        For protocols without common rounds, in which the graph changes with the time.
+        """
 
     def mix(self, x: torch.Tensor, inbox: Inbox[Any], field: str = "x") -> torch.Tensor:
         """``sum_j W_ij x_j`` over self and the inbox, as a new tensor ((d,) float32).

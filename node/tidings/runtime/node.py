@@ -165,10 +165,13 @@ class RuntimeNode(Survival):
     @property
     def _phase(self) -> Phase:
         """The node's place in the graph of this round."""
+        return self._phase_in(self.round)
+
+    def _phase_in(self, round_: int) -> Phase:
         phases, every = self.plan.phases, self.plan.phase_rounds
         if self._graph is not None:
             phases, every = self._graph.phases, self._graph.phase_rounds
-        return phases[(self.round // every) % len(phases)]
+        return phases[(round_ // every) % len(phases)]
 
     @property
     def out_neighbors(self) -> tuple[int, ...]:
@@ -181,6 +184,13 @@ class RuntimeNode(Survival):
     @property
     def live_neighbors(self) -> tuple[int, ...]:
         return tuple(j for j in self.out_neighbors if j not in self._suspected)
+
+    @property
+    def all_neighbors(self) -> tuple[int, ...]:
+        return tuple(sorted(self.plan.links))
+
+    def weights_in(self, round_: int) -> Mapping[int, float]:
+        return self._phase_in(round_).weights
 
     def weight(self, source: int) -> float:
         phase = self._phase

@@ -19,7 +19,7 @@ from tidings.api import (
     protocols,
 )
 from tidings.protocols.asynchronous.dadao_state import State, constants
-from tidings.protocols.asynchronous.poisson import PoissonClock
+from tidings.protocols.asynchronous.poisson import ChangingPoissonClock, PoissonClock
 from tidings.units import Duration
 
 
@@ -50,6 +50,12 @@ class DADAO(Protocol):
     before the next event (constants as in the authors' code, nu = mu / 2). Converges linearly, with
     exponent of order sqrt(mu / L). Needs mu and L, by default the problem's own.
 
+    The graph may change, as long as every single one is connected: chi_1 and chi_2 are then the
+    largest of all of them, as in the authors' code, and the speed is the same. p_e is the same for
+    every edge of every graph (their code keeps the number of gossips per unit the same instead). A
+    ``sequence`` changes every so many units, by the clock and not by a node's own steps;
+    ``graph.rewire`` with a node's next step. A gossip that is due when its edge goes is left out.
+
     A gossip is an atomic exchange at one common time: the starter's when it asks, or the answerer's
     if that is later. A time that is more than ``lead`` ahead of a node's own clock, or no number,
     is refused and counted, as is a vector with anything but numbers in it; that of a starter, whose
@@ -66,7 +72,6 @@ class DADAO(Protocol):
 
     messages = (Dual, At)
     asks_with = At
-    static_graph = True
     two_way_links = True
 
     def __post_init__(self) -> None:
@@ -79,27 +84,37 @@ class DADAO(Protocol):
         constants("dadao", problem, self.mu, self.smoothness)
 
     def check(self, in_degrees: tuple[int, ...], graph: GraphFacts) -> None:
-        """Weights that are to be rates must be the same both ways, and connect the graph."""
-        if self.rates == "weights" and not math.isfinite(graph.weights_chi[0]):
+        """Weights that are to be rates must be the same both ways, and connect every graph."""
+        chi = self._chi(graph)
+        if self.rates == "weights" and not math.isfinite(chi[0]):
             raise ValueError(
                 "dadao with rates: weights needs symmetric mixing weights that connect the graph, "
                 "such as least_gossip"
             )
+        if math.isinf(chi[0]):
+            raise ValueError(
+                "dadao needs graphs that are each connected: its gossips are as frequent as the "
+                "worst of them asks for"
+            )
+
+    def _chi(self, graph: GraphFacts) -> tuple[float, float]:
+        return graph.worst_chi if self.rates == "uniform" else graph.weights_chi
 
     def traffic(self, graph: GraphFacts) -> dict[type[Message], float]:
         """A message each way per gossip, over the time in which nodes take one step."""
-        chi_1, chi_2 = graph.chi_1, graph.chi_2
-        total = 1.0
-        if self.rates == "weights":
-            (chi_1, chi_2), total = graph.weights_chi, graph.weights_total
-        return {Dual: 2 * total * math.sqrt(2 * chi_1 * chi_2)}
+        per_unit = graph.weights_total
+        if self.rates == "uniform":
+            per_unit = graph.arcs / 2 / graph.edges
+        return {Dual: 2 * per_unit * math.sqrt(2 * math.prod(self._chi(graph)))}
 
     async def run(self, node: Node) -> None:
         """Keep the gradient clock and those of the edges to higher-numbered neighbours."""
         mu, smoothness = constants("dadao", node.problem, self.mu, self.smoothness)
-        chi_1, rates = self._rates(node)
+        chi_1, chi_2 = self._chi(node.graph)
+        # gossips per unit of time, where the proportions of the edges add up to 1
+        pace = math.sqrt(2 * chi_1 * chi_2)
         kept = node.restore()
-        state = State(node.model, mu, smoothness, chi_1)
+        state = State(node.model, mu, smoothness, chi_1 / pace)
         if kept is not None:
             state.rows, state.t = kept["rows"], kept["t"]
 
@@ -119,10 +134,9 @@ class DADAO(Protocol):
 
         node.on_exchange(offer, commit)
         async with node.tasks() as tasks:
-            for peer in node.neighbors:
-                # an edge may have no rate
-                if peer > node.id and rates[peer] > 0:
-                    tasks.start(self._gossip(node, state, peer, rates[peer]))
+            for peer in node.all_neighbors:
+                if peer > node.id:
+                    tasks.start(self._gossip(node, state, peer, pace))
             clock = PoissonClock(node, "gradient clock", 1 / self.unit)
             for _ in node.rounds():
                 await clock.tick()
@@ -130,14 +144,12 @@ class DADAO(Protocol):
                 await node.report()
                 await node.keep(rows=state.rows, t=state.t)
 
-    def _rates(self, node: Node) -> tuple[float, dict[int, float]]:
-        """chi_1 of the gossip per unit of time, and the rate of the edge to each neighbour."""
-        uniform = self.rates == "uniform"
-        graph = node.graph
-        chi_1, chi_2 = (graph.chi_1, graph.chi_2) if uniform else graph.weights_chi
-        scale = math.sqrt(2 * chi_1 * chi_2)
-        parts = {k: 1 / graph.edges if uniform else node.weight(k) for k in node.neighbors}
-        return chi_1 / scale, {k: scale * part for k, part in parts.items()}
+    def _rate(self, node: Node, peer: int, unit: int) -> float:
+        """The proportion of the edge to ``peer`` in a unit of time; 0 where there is none then."""
+        weights = node.weights_in(unit)
+        if self.rates == "weights":
+            return weights.get(peer, 0.0)
+        return 1 / node.graph.edges if peer in weights else 0.0
 
     def _now(self, node: Node) -> float:
         return node.clock.now_s / self.unit
@@ -152,13 +164,29 @@ class DADAO(Protocol):
             state.gradient_event(x, gradient.double())
             node.model = state.rows[0].float()
 
-    async def _gossip(self, node: Node, state: State, peer: int, rate: float) -> None:
-        clock = PoissonClock(node, f"gossip clock {peer}", rate / self.unit)
+    async def _gossip(self, node: Node, state: State, peer: int, pace: float) -> None:
+        clock = self._clock(node, peer, pace)
 
         def ask() -> At:
             return At(max(self._now(node), state.t))
 
+        if clock is None:
+            return
         while True:
             await clock.tick()
             while await node.exchange(peer, ask) is not Outcome.DELIVERED:
                 await node.sleep(0.05 * self.unit * node.rng("retry").random())
+                if not self._rate(node, peer, math.floor(self._now(node))):
+                    break
+
+    def _clock(
+        self, node: Node, peer: int, pace: float
+    ) -> PoissonClock | ChangingPoissonClock | None:
+        """None where an edge has no rate."""
+        purpose, pace_hz = f"gossip clock {peer}", pace / self.unit
+        if not node.graph.static:
+            return ChangingPoissonClock(
+                node, purpose, lambda unit: pace_hz * self._rate(node, peer, unit), self.unit
+            )
+        rate = self._rate(node, peer, 0)
+        return PoissonClock(node, purpose, pace_hz * rate) if rate else None
