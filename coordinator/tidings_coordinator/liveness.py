@@ -1,15 +1,19 @@
-"""Heartbeats between neighbours, as planned."""
+"""Heartbeats between neighbours, and how long nodes go on without a coordinator, as planned."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from tidings.errors import ConfigError
+from tidings.faults.coord_isolate import CoordIsolate
 from tidings.runtime.plan import HeartbeatPlan
-from tidings_coordinator.experiment.model import Wait
+from tidings_coordinator.experiment.model import Experiment, Wait
 
 if TYPE_CHECKING:
     from tidings_coordinator.planning import RunPlan
+
+#: wall seconds in which a coordinator that is back is found
+_FIND_S = 60.0
 
 
 def heartbeat(wait: Wait) -> HeartbeatPlan | None:
@@ -17,6 +21,14 @@ def heartbeat(wait: Wait) -> HeartbeatPlan | None:
     if wait.heartbeat is None or wait.silence_s is None:
         return None
     return HeartbeatPlan(every_s=float(wait.heartbeat), suspect_after_s=wait.silence_s)
+
+
+def grace_s(experiment: Experiment) -> float:
+    """Wall seconds for which nodes go on without a coordinator: longer than any fault takes it."""
+    events = [e for e in experiment.faults if isinstance(e.fault, CoordIsolate)]
+    away_s = max((event.lasts_s or 0.0 for event in events), default=0.0)
+    needed_s = away_s * experiment.network.time_scale + _FIND_S if events else 0.0
+    return max(experiment.launcher.grace_s, needed_s)
 
 
 def check(run: RunPlan) -> None:

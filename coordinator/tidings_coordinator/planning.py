@@ -291,7 +291,7 @@ def _node_plan(
         order=experiment.records.order,
         timeline=_timeline(experiment),
         heartbeat=liveness.heartbeat(experiment.wait),
-        grace_s=experiment.launcher.grace_s,
+        grace_s=liveness.grace_s(experiment),
         checkpoint=_checkpoint(experiment),
         metrics=experiment.metrics.serve,
         metrics_host=_metrics_host(experiment),

@@ -190,6 +190,8 @@ class _Recorder(Observer):
         self._rule.dead = self.faults.dead
         self._shown = 0.0
         self._nodes: Sequence[RuntimeNode] = ()
+        #: why the run is to end, which who is isolated cannot say
+        self._reason: str | None = None
         self.view = RunView(
             run.experiment.name,
             phase="simulating",
@@ -211,7 +213,7 @@ class _Recorder(Observer):
         view.accuracy = row.metrics.get("accuracy", view.accuracy)
         view.loss = row.metrics.get("loss", view.loss)
         self.faults.row(row)
-        return self._rule.row(row)
+        return self._unless_isolated(self._rule.row(row))
 
     def progress(self, time_s: float, nodes: Sequence[RuntimeNode]) -> str | None:
         now = time.monotonic()
@@ -221,9 +223,14 @@ class _Recorder(Observer):
             self._shown = now
             self.show(time_s, nodes)
         self.faults.look()
-        if self._rule.needs_bytes:
-            return self._rule.sent(sum(node.ledger.sent().total for node in nodes))
-        return None
+        sent_bytes = (
+            sum(node.ledger.sent().total for node in nodes) if self._rule.needs_bytes else 0
+        )
+        return self._unless_isolated(self._rule.sent(sent_bytes))
+
+    def _unless_isolated(self, reason: str | None) -> str | None:
+        self._reason = self._reason or reason
+        return None if self.faults.isolated else self._reason
 
     def begun(self, controls: Controls) -> None:
         self.faults.begun(controls)

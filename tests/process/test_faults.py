@@ -34,6 +34,7 @@ launcher: local
 FROM_OUTSIDE = (
     "{id: note, fault: mark, at: {round: 5, of: any}}",
     "{id: ice, fault: node.pause, on: 1, at: {round: 20}, for: 300ms}",
+    "{id: away, fault: coord.isolate, at: {round: 25, of: any}, for: 300ms}",
     "{id: dead, fault: node.crash, on: 2, at: {round: 40}}",
 )
 
@@ -69,6 +70,7 @@ def frozen_and_killed(found: dict[str, Any], changes: list[dict[str, Any]]) -> N
     by = {(line["event"], line["state"]): line for line in changes}
     stood_s = by["ice", "recovered"]["time_s"] - by["ice", "active"]["time_s"]
     assert 0.3 <= stood_s < 1.0
+    assert by["away", "recovered"]["detail"]["control_bytes"] == 0
     assert by["dead", "active"]["round"] == 40
     assert [digest is None for digest in found["weights_sha256"]] == [False, False, True, False]
 

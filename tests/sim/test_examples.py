@@ -31,6 +31,7 @@ SHORT: dict[str, tuple[list[str], float]] = {
     "fault-byzantine-turn": ([], 0.9),
     "fault-choco-crash": ([], 0.85),
     "fault-churn": ([], 0.95),
+    "fault-coordinator": ([], 0.85),
     "fault-partition": ([], 0.92),
     "fault-rewire": (["stop.rounds=110"], 0.88),
     "fault-straggler": ([], 0.9),

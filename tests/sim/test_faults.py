@@ -317,6 +317,43 @@ def test_marks_conditions_and_chains(tmp_path: Path) -> None:
     assert by["never", "skipped"]["detail"]["reason"].startswith("its moment did not come")
 
 
+def test_an_isolated_coordinator_acts_late(tmp_path: Path) -> None:
+    outcome, found = ran(
+        tmp_path,
+        "{id: away, fault: coord.isolate, at: 30ms, for: 100ms}",
+        "{id: own, fault: node.slow, on: 1, with: {factor: 2}, from: 40ms, to: 60ms}",
+        "{id: due, fault: mark, at: 50ms}",
+        "{id: dead, fault: node.crash, on: 2, at: {round: 8}}",
+        wait="{for: live, timeout: 200ms}",
+    )
+    assert outcome.result["faults"] == "all"
+    by = {(line["event"], line["state"]): line for line in found}
+    times_s = {key: line["time_s"] for key, line in by.items()}
+    assert times_s["away", "active"] == 0.03
+    assert times_s["away", "recovered"] == 0.13
+    # what nodes do themselves is on time, and told later
+    assert times_s["own", "active"] == 0.04
+    assert times_s["own", "recovered"] == 0.06
+    assert list(by).index(("away", "recovered")) < list(by).index(("own", "active"))
+    assert times_s["due", "active"] == 0.13
+    # it has stood still in its round, waiting for it
+    assert (times_s["dead", "active"], by["dead", "active"]["round"]) == (0.13, 8)
+    late_s = {each["event"]: each["late_s"] for each in outcome.result["faults_applied"]}
+    assert late_s["due"] == 0.08
+
+
+def test_an_isolated_coordinator_cannot_stop_the_run(tmp_path: Path) -> None:
+    stop = "{bytes: 20kB}"
+    early, _ = ran(tmp_path / "a", "{id: m, fault: mark}", stop=stop)
+    late, _ = ran(tmp_path / "b", "{id: m, fault: coord.isolate, at: 1ms, for: 2s}", stop=stop)
+    assert early.result["time_s"] < 2.0 <= late.result["time_s"]
+    assert early.result["reason"] == late.result["reason"] == "20000B sent"
+    # a time that is up is up
+    last, found = ran(tmp_path / "c", "{id: m, fault: coord.isolate, for: 9s}", stop="{time: 1s}")
+    assert last.result["time_s"] == 1.0
+    assert found[-1]["detail"] == {"why": "the end of the run"}
+
+
 def test_a_fault_that_did_not_happen_is_not_a_pass(tmp_path: Path) -> None:
     outcome, found = ran(
         tmp_path, "{id: reset, fault: link.cut, on: 0->1, at: 1h}", "{id: m, fault: mark}"

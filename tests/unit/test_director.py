@@ -10,7 +10,7 @@ from support.faults import BASE, fired
 
 from tidings.runtime.plan import ArmedFault
 from tidings.v1 import records_pb2 as records
-from tidings_coordinator.faults.director import Director, Hands, View
+from tidings_coordinator.faults.director import Director, Done, Hands, View
 from tidings_coordinator.faults.verdict import applied, verdict
 
 pytestmark = pytest.mark.unit
@@ -42,6 +42,14 @@ class Told(Hands):
 
     def tell(self, node: int, present: bool) -> None:
         self.done.append(("tell", node, present))
+
+    def hang_up(self, done: Done) -> None:
+        self.done.append(("hang_up",))
+        self.answer = done
+
+    def listen(self, done: Done) -> None:
+        self.done.append(("listen",))
+        self.answer = done
 
     def take(self) -> list[tuple[Any, ...]]:
         done, self.done = self.done, []
@@ -163,6 +171,20 @@ def test_a_condition_must_hold() -> None:
     assert scene.measured(0, accuracy=0.7) == [("kill", 2)]
 
 
+def test_a_condition_is_about_the_living() -> None:
+    scene = Scene(
+        "{id: dead, fault: node.crash, on: 2, at: 2s}",
+        "{id: a, fault: node.crash, on: 3, when: {metric: accuracy, '>=': 65%}}",
+    )
+    scene.at(1.0)
+    for node in range(8):
+        scene.measured(node, accuracy=0.1)
+    assert scene.at(2.0) == [("kill", 2)]
+    for node in (0, 1, 3, 4, 5, 6):
+        assert scene.measured(node, accuracy=0.7) == []
+    assert scene.measured(7, accuracy=0.7) == [("kill", 3)]
+
+
 def test_a_condition_that_was_not_held() -> None:
     scene = Scene("{id: a, fault: node.crash, on: 2, when: {metric: accuracy, '>=': 60%, hold: 3}}")
     scene.at(1.0)
@@ -230,4 +252,52 @@ def test_a_mark_is_a_line() -> None:
     scene = Scene("{id: a, fault: mark, with: {text: now}, at: 2s}")
     scene.at(2.0)
     assert scene.states() == [("a", "run", "active")]
+    assert verdict(applied(scene.firings, scene.lines)) == "all"
+
+
+def test_who_is_isolated_does_nothing_and_hears_of_all_of_it_later() -> None:
+    scene = Scene(
+        "{id: away, fault: coord.isolate, at: 2s, for: 3s}",
+        "{id: dead, fault: node.crash, on: 2, at: 4s}",
+        "{id: b, fault: mark, when: {metric: loss, '<=': 0.5, hold: 2}}",
+    )
+    assert scene.at(2.0) == [("hang_up",)]
+    assert scene.states() == []
+    # it lasts from when it is so
+    scene.hands.answer(2.5, {"nodes": 8})
+    assert scene.states() == [("away", "run", "active")]
+    assert scene.director.next_s() == 5.5
+    assert scene.at(4.0) == []
+    for node in range(8):
+        assert scene.measured(node, loss=0.4) == []
+    assert scene.measured(0, loss=0.4) == []
+    scene.director.arrived(3, "dead", 0, 5, scene.view)
+    assert scene.at(5.4) == []
+    assert scene.at(5.5) == [("listen",)]
+    # until all can be heard
+    assert scene.at(6.0) == []
+    scene.hands.answer(6.1, {"nodes": 8, "control_bytes": 0})
+    assert scene.at(6.2) == [("kill", 2), ("kill", 3)]
+    assert [line["time_s"] for line in scene.lines] == [2.5, 6.1, 6.2, 6.2, 6.2]
+    assert scene.states()[1] == ("away", "run", "recovered")
+    assert ("b", "run", "active") in scene.states()
+    (away, dead, _) = applied(scene.firings, scene.lines)
+    assert (away["active"], away["recovered"], away["late_s"]) == (1, 1, 0.5)
+    assert dead["late_s"] == 2.2
+
+
+def test_the_end_of_the_run_ends_the_isolation_first() -> None:
+    scene = Scene(
+        "{id: ice, fault: node.pause, on: 1, at: 1s}",
+        "{id: away, fault: coord.isolate, at: 2s, for: 300s}",
+    )
+    scene.at(1.0)
+    scene.at(2.0)
+    scene.hands.answer(2.0, {})
+    scene.director.mend("the end")
+    scene.hands.answer(3.0, {})
+    scene.hands.take()
+    scene.director.end(scene.view, "the end")
+    assert scene.hands.take() == [("resume", 1)]
+    assert scene.lines[2]["detail"] == {"why": "the end"}
     assert verdict(applied(scene.firings, scene.lines)) == "all"

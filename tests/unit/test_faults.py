@@ -57,6 +57,8 @@ pytestmark = pytest.mark.unit
         ("{id: a, fault: msg.drop, on: all, with: {message: Wights}}", "did you mean 'Weights'"),
         ("{id: a, fault: node.join, on: 3, at: {round: 5}}", "'node.join' comes at a time, once"),
         ("{id: a, fault: node.join, on: 3}", "'node.join' comes at a time, once"),
+        ("{id: a, fault: coord.isolate, at: 5s}", "say for how long, as a time"),
+        ("{id: a, fault: coord.isolate, for: {rounds: 5}}", "say for how long, as a time"),
         ("{id: a b, fault: mark}", "'a b' is no name for an event"),
         ("{id: a, fault: link.trace, on: all, with: {file: nowhere.csv}}", "there is no file"),
         ("{id: a, fault: node.pause, on: 1, every: 3s, at: {round: 2}}", "the same kind"),

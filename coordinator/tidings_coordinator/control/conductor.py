@@ -266,7 +266,8 @@ class Conductor:
                 again_s = self._faults.look()
                 self._raise_if_broken()
                 self._state.reason = self._state.reason or self._reason()
-                self._stuck.look(s for s in self._living if s.done is None)
+                unfinished = (s for s in self._living if s.done is None)
+                self._stuck.look(() if self._faults.isolated else unfinished)
                 if self._state.reason or time.monotonic() > only_until:
                     break
                 leaders = [s for s in self._living if self._leads(s)]
@@ -353,6 +354,8 @@ class Conductor:
         if self._aborted is not None:
             self._state.reason = self._aborted
             raise RunError(self._aborted)
+        if self._faults.isolated:
+            return
         for session in self._sessions:
             if session.failure is not None:
                 self._event("failed", session.node, traceback=session.failure.traceback)

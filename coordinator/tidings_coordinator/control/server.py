@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 
 import grpc
@@ -23,13 +24,19 @@ _HELLO_S = 10.0
 #: messages that say which node they are about
 _SIGNED = ("activity", "evaluation", "event", "fault", "final", "hello")
 
+#: what a node does not say again to a coordinator that it finds again
+_PASSING = ("heartbeat", "hello")
+#: how long the last messages may take to leave when it hangs up
+_HANG_UP_S = 2.0
+
 
 @dataclass
 class Session:
     """What the coordinator knows of one node."""
 
     node: int
-    outbox: asyncio.Queue[pb.CoordinatorMessage] = field(default_factory=asyncio.Queue)
+    #: None: hang up
+    outbox: asyncio.Queue[pb.CoordinatorMessage | None] = field(default_factory=asyncio.Queue)
     hello: pb.Hello | None = None
     listening: pb.Listening | None = None
     ready: pb.Ready | None = None
@@ -38,7 +45,11 @@ class Session:
     done: pb.Done | None = None
     final: records.Final | None = None
     failure: pb.Failure | None = None
-    #: the node's stream has ended
+    #: what it has said but for hello and heartbeats: so many messages
+    taken: int = 0
+    #: whether its stream is open
+    here: bool = False
+    #: the node's stream has ended, and not because the coordinator hung up
     gone: bool = False
 
     def send(self, message: pb.CoordinatorMessage) -> None:
@@ -70,6 +81,11 @@ class ControlServer:
         #: bytes of control messages, both ways
         self.size_bytes = 0
         self._server: aio.Server | None = None
+        #: where it listens, and as whom
+        self._place: tuple[str, int, Credentials | None] = ("", 0, None)
+        #: since when it is out of reach, in bytes of control messages
+        self._silent_since: int | None = None
+        self._kept: socket.socket | None = None
 
     async def listen(self, host: str, port: int, credentials: Credentials | None = None) -> str:
         """Start; the address. UserError where the port is taken."""
@@ -90,7 +106,52 @@ class ControlServer:
         )
         bound = bind(self.gate, self._server, host, port)
         await self._server.start()
+        self._place = host, bound, credentials
         return f"{host}:{bound}"
+
+    async def hang_up(self) -> int:
+        """Be out of reach: what was sent arrives, then all lines break and the port is shut.
+
+        Returns how many nodes were cut off. They are not ``gone``.
+        """
+        assert self._server is not None
+        self._silent_since = self.size_bytes
+        cut_off = [session for session in self.sessions.values() if session.here]
+        for session in cut_off:
+            session.outbox.put_nowait(None)
+        await self._server.stop(grace=_HANG_UP_S)
+        self._silent_since = self.size_bytes
+        host, port, _ = self._place
+        self._kept = _held(host, port)
+        return len(cut_off)
+
+    async def listen_again(self) -> int:
+        """Be in reach again, at the same address; how many bytes were heard or said meanwhile."""
+        assert self._silent_since is not None
+        passed_bytes = self.size_bytes - self._silent_since
+        gate = self.gate
+        await self.listen(*self._place)
+        self.gate.follow(gate)
+        if self._kept is not None:
+            self._kept.close()
+        self._kept = self._silent_since = None
+        return passed_bytes
+
+    async def until_back(self, within_s: float, without: Collection[int]) -> None:
+        """Until all nodes that were cut off are here but for some. Who is not by then is gone."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + within_s
+        while away := [
+            session
+            for session in self.sessions.values()
+            if not (session.here or session.gone or session.node in without)
+        ]:
+            if loop.time() > until_s:
+                for session in away:
+                    session.gone = True
+            self.changed.clear()
+            await self.wait(0.25)
+        self.changed.set()
 
     def renew(self, node: int) -> Session:
         """A seat for a new process of a node; RunError while the old one is here."""
@@ -115,14 +176,32 @@ class ControlServer:
         context: aio.ServicerContext[pb.NodeMessage, pb.CoordinatorMessage],
     ) -> None:
         session = await self._admit(messages, context)
-        writer = asyncio.create_task(self._write(session, context))
+        session.here = True
+        self.changed.set()
+        hung_up = asyncio.Event()
+        tasks = [
+            asyncio.create_task(self._read(session, messages)),
+            asyncio.create_task(hung_up.wait()),
+        ]
+        writer = asyncio.create_task(self._write(session, context, hung_up))
         try:
-            async for message in messages:
-                self._take(session, message)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            session.gone = True
+            session.here = False
+            session.gone = self._silent_since is None
             self.changed.set()
-            writer.cancel()
+            for task in (*tasks, writer):
+                task.cancel()
+
+    async def _read(self, session: Session, messages: AsyncIterator[pb.NodeMessage]) -> None:
+        # who comes back says all again
+        known = session.taken
+        async for message in messages:
+            if known and message.WhichOneof("kind") not in _PASSING:
+                known -= 1
+                self.size_bytes += message.ByteSize()
+            else:
+                self._take(session, message)
 
     async def _admit(
         self,
@@ -144,21 +223,27 @@ class ControlServer:
             self._refusals.add("wrong_certificate", context.peer(), refusal)
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal)
         invited = first.hello.run == self._run or (self._anonymous and not first.hello.run)
-        invited = invited and first.hello.running == self.adopting
-        if not invited or session is None or session.hello is not None:
+        if session is not None and session.hello is not None:
+            # it was cut off
+            back = first.hello.running and not (session.here or session.gone)
+        else:
+            back = first.hello.running == self.adopting
+        if not invited or session is None or not back:
             refusal = (
                 f"run {self._run} has no place for node {first.hello.node} of {first.hello.run}"
             )
             self._refusals.add("not_admitted", context.peer(), refusal)
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, refusal)
         assert session is not None
-        self._take(session, first)
+        if session.hello is None:
+            self._take(session, first)
         return session
 
     def _take(self, session: Session, message: pb.NodeMessage) -> None:
         """File a message where whoever waits for it will look."""
         self.size_bytes += message.ByteSize()
         kind = message.WhichOneof("kind")
+        session.taken += kind not in _PASSING
         if kind in _SIGNED and getattr(message, kind).node != session.node:
             # a node speaks for itself only
             self._refusals.add("not_its_own", f"node {session.node}", kind)
@@ -181,11 +266,26 @@ class ControlServer:
         self,
         session: Session,
         context: aio.ServicerContext[pb.NodeMessage, pb.CoordinatorMessage],
+        hung_up: asyncio.Event,
     ) -> None:
-        while True:
-            message = await session.outbox.get()
+        while (message := await session.outbox.get()) is not None:
             self.size_bytes += message.ByteSize()
             await context.write(message)
+        hung_up.set()
+
+
+def _held(host: str, port: int) -> socket.socket | None:
+    """The port of a server that has stopped, for nobody else to take; who dials it is refused."""
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    held = socket.socket(family, socket.SOCK_STREAM)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        held.bind(address)
+    except OSError:
+        # the server has not let go of it yet; it will be bound again all the same
+        held.close()
+        return None
+    return held
 
 
 def bind(gate: Gate, server: aio.Server, host: str, port: int) -> int:

@@ -13,25 +13,35 @@ from tidings.v1 import control_pb2 as pb
 from tidings.v1 import records_pb2 as records
 from tidings_coordinator.control.returning import Returning
 from tidings_coordinator.control.server import ControlServer
-from tidings_coordinator.faults.director import Director, Hands, View
+from tidings_coordinator.faults.director import Director, Done, Hands, View
 from tidings_coordinator.launchers.base import NodeGroup
 from tidings_coordinator.planning import RunPlan
 from tidings_coordinator.records.directory import RunDirectory
+
+#: wall seconds in which nodes find a coordinator again that was isolated
+_BACK_S = 30.0
 
 
 class RealHands(Hands):
     """Acts on node processes: by their launcher, and by commands to the nodes themselves."""
 
     def __init__(
-        self, run: RunPlan, group: NodeGroup, server: ControlServer, returning: Returning
+        self,
+        run: RunPlan,
+        group: NodeGroup,
+        server: ControlServer,
+        returning: Returning,
+        now_s: Callable[[], float],
     ) -> None:
         self._run = run
+        self._now_s = now_s
         self._group = group
         self._server = server
         self._returning = returning
         #: what went wrong on the way
         self.failure: BaseException | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._paused: set[int] = set()
 
     def begin(self, node: int, armed: ArmedFault) -> None:
         """As Hands.begin."""
@@ -47,11 +57,15 @@ class RealHands(Hands):
 
     def pause(self, node: int, event: str) -> None:
         """As Hands.pause."""
+        self._paused.add(node)
         self._spawn(self._group.signal(node, signal.SIGSTOP))
 
     def resume(self, node: int, event: str) -> None:
         """As Hands.resume."""
+        self._paused.discard(node)
         self._spawn(self._group.signal(node, signal.SIGCONT))
+        # it may have slept through an isolation
+        self._spawn(self._until_back())
 
     def restart(self, node: int, lose_state: bool) -> None:
         """As Hands.restart."""
@@ -64,10 +78,32 @@ class RealHands(Hands):
         for peer in self._run.nodes[node].neighbors:
             self._server.sessions[peer].send(pb.CoordinatorMessage(membership=news))
 
+    def hang_up(self, done: Done) -> None:
+        """As Hands.hang_up: after all that is under way has been brought to its end."""
+        self._spawn(self._hang_up(done))
+
+    async def _hang_up(self, done: Done) -> None:
+        if under_way := self._tasks - {asyncio.current_task()}:
+            await asyncio.wait(under_way)
+        done(self._now_s(), {"nodes": await self._server.hang_up()})
+
+    def listen(self, done: Done) -> None:
+        """As Hands.listen."""
+        self._spawn(self._listen(done))
+
+    async def _listen(self, done: Done) -> None:
+        passed_bytes = await self._server.listen_again()
+        await self._until_back()
+        back = sum(session.here for session in self._server.sessions.values())
+        done(self._now_s(), {"nodes": back, "control_bytes": passed_bytes})
+
+    async def _until_back(self) -> None:
+        await self._server.until_back(_BACK_S, self._paused)
+
     async def done(self) -> None:
         """Until everything has been done."""
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=10)
+            await asyncio.wait(self._tasks, timeout=_BACK_S)
 
     def _order(self, node: int, order: pb.FaultOrder) -> None:
         self._server.sessions[node].send(pb.CoordinatorMessage(fault=order))
@@ -97,7 +133,7 @@ class ConductedFaults:
     ) -> None:
         self._server = server
         self._now_s = now_s
-        self._hands = RealHands(run, group, server, returning)
+        self._hands = RealHands(run, group, server, returning, now_s)
         self._director = Director(
             run.firings, run.honest, self._hands, lambda line: directory.append("faults", line)
         )
@@ -106,6 +142,11 @@ class ConductedFaults:
     def dead(self) -> set[int]:
         """The nodes that were killed on purpose, as long as they are dead."""
         return self._director.dead
+
+    @property
+    def isolated(self) -> bool:
+        """Whether the coordinator is cut off from its nodes, because that was asked for."""
+        return self._director.isolated
 
     def row(self, row: records.Evaluation) -> None:
         """A node was evaluated."""
@@ -131,6 +172,10 @@ class ConductedFaults:
     async def end(self, why: str) -> None:
         """The run is over: whatever stands still goes on."""
         self.look()
+        if self._director.isolated:
+            self._director.mend(why)
+            await self._hands.done()
+            self.look()
         self._director.end(self._view(), why)
         await self._hands.done()
 

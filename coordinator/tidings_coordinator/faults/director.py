@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+from tidings.faults.coord_isolate import CoordIsolate
 from tidings.faults.node_crash import NodeCrash
 from tidings.faults.node_pause import NodePause
 from tidings.runtime.plan import ArmedFault
@@ -25,6 +26,8 @@ DEAD = "the node is dead"
 #: times are sums of decimal fractions
 _EPSILON_S = 1e-9
 State = Literal["active", "recovered", "failed", "skipped"]
+#: is told that something is done: when (emulated seconds), and what is known of it
+Done = Callable[[float, Mapping[str, Any]], None]
 
 
 class Hands(Protocol):
@@ -56,6 +59,14 @@ class Hands(Protocol):
 
     def tell(self, node: int, present: bool) -> None:
         """Let a node's neighbours know that it takes part, or does not."""
+        ...
+
+    def hang_up(self, done: Done) -> None:
+        """Break the lines between coordinator and nodes, and let no new ones come about."""
+        ...
+
+    def listen(self, done: Done) -> None:
+        """Let the nodes find the coordinator again; done when they all have."""
         ...
 
 
@@ -100,6 +111,12 @@ class Director:
     #: (target, state) of each, as recorded
     _states: dict[Key, set[tuple[str, str]]] = field(default_factory=dict)
     _metrics: dict[str, dict[int, float]] = field(default_factory=dict)
+    #: why nothing is heard of the nodes, and nothing done to them
+    _isolation: _Pending | None = None
+    #: why the lines are being mended, once they are
+    _mended: str | None = None
+    #: what it will have been told when it can hear again
+    _unheard: list[Callable[[View], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for firing in self.firings:
@@ -110,23 +127,33 @@ class Director:
     @property
     def idle(self) -> bool:
         """Whether nothing is left to do but to take down what the nodes say."""
-        return not (self._waiting or self._lasting or self._restarts)
+        return not (self._waiting or self._lasting or self._restarts or self.isolated)
+
+    @property
+    def isolated(self) -> bool:
+        """Whether the coordinator is cut off from its nodes."""
+        return self._isolation is not None
 
     # -- what it is told -----------------------------------------------------------------------
 
     def next_s(self) -> float | None:
         """When, at the latest, it wants to be called again, as far as it knows."""
+        if self._isolation is not None:
+            return None if self._mended is not None else _end_s(self._isolation)
         times = [p.firing.trigger.time_s for p in self._waiting] + [p.due_s for p in self._waiting]
         times += [at_s for at_s, *_ in self._restarts]
-        times += [
-            p.began.time_s + float(p.firing.span.time)
-            for p in self._lasting
-            if p.began is not None and p.firing.span is not None and p.firing.span.time is not None
-        ]
+        times += map(_end_s, self._lasting)
         return min((time_s for time_s in times if time_s is not None), default=None)
 
     def tick(self, view: View) -> None:
         """Do what is due. What is done may be answered at once, which leads here again."""
+        if self._isolation is not None and self._over(self._isolation, view):
+            self.mend()
+        if self._isolation is not None:
+            return
+        unheard, self._unheard = self._unheard, []
+        for tell in unheard:
+            tell(view)
         for entry in [entry for entry in self._restarts if entry[0] <= view.time_s + _EPSILON_S]:
             if entry in self._restarts:
                 self._restarts.remove(entry)
@@ -136,12 +163,15 @@ class Director:
                 self._end(pending, view)
         # in the order of the file where several are due together
         for pending in [p for p in self._waiting if self._due(p, view)]:
-            if pending in self._waiting:
+            if pending in self._waiting and not self.isolated:
                 self._waiting.remove(pending)
                 self._begin(pending, view)
 
     def row(self, row: records.Evaluation, view: View) -> None:
         """A node was evaluated."""
+        if self.isolated:
+            self._unheard.append(lambda then: self.row(row, then))
+            return
         for name, value in row.metrics.items():
             self._metrics.setdefault(name, {})[row.node] = value
         for pending in self._waiting:
@@ -149,14 +179,18 @@ class Director:
             if when is None or row.node not in self.honest:
                 continue
             known = self._metrics.get(when.metric, {})
-            values = [known[node] for node in self.honest if node in known]
-            if len(values) == len([n for n in self.honest if n not in self.dead]):
+            living = [node for node in self.honest if node not in self.dead]
+            values = [known[node] for node in living if node in known]
+            if len(values) == len(living):
                 met = when.met(statistics.fmean(values))
                 pending.held = pending.held + 1 if met else 0
         self.tick(view)
 
     def change(self, change: records.FaultChange, view: View) -> None:
         """A node says that a fault has come or gone there."""
+        if self.isolated:
+            self._unheard.append(lambda then: self.change(change, then))
+            return
         key = (change.event, change.occurrence)
         if change.fault in LEFT:
             here = change.state != "active"
@@ -170,6 +204,9 @@ class Director:
 
     def arrived(self, node: int, event: str, occurrence: int, round_: int, view: View) -> None:
         """A node is in the round in which something is to hit it, and waits."""
+        if self.isolated:
+            self._unheard.append(lambda then: self.arrived(node, event, occurrence, round_, then))
+            return
         # it knows better than what was heard of it last
         view = replace(view, rounds={**view.rounds, node: round_})
         firing = next(f for f in self.firings if f.key == (event, occurrence))
@@ -177,8 +214,16 @@ class Director:
         if firing.fault.lasting:
             self._lasting.append(_Pending(_alone(firing, node), began=view))
 
+    def mend(self, why: str = "") -> None:
+        """End the isolation; it is over when the hands say that all nodes can be heard."""
+        if self._isolation is not None and self._mended is None:
+            self._mended = why
+            self.hands.listen(self._heard_again)
+
     def end(self, view: View, why: str) -> None:
         """The run is over: heal what still lasts, and write down what never began."""
+        self.mend(why)
+        self.tick(view)
         for pending in list(self._lasting):
             self._end(pending, view, why)
         late = {"reason": f"its moment did not come before {why}"}
@@ -230,6 +275,11 @@ class Director:
     def _begin(self, pending: _Pending, view: View) -> None:
         firing = pending.firing
         pending.began = view
+        if isinstance(firing.fault, CoordIsolate):
+            # it lasts from when it is so
+            self._isolation, pending.began = pending, None
+            self.hands.hang_up(self._hung_up)
+            return
         if firing.fault.scope == "run":
             self._note(firing, Target(), "active", view, {})
             return
@@ -259,6 +309,18 @@ class Director:
         elif isinstance(fault, NodePause):
             self.hands.pause(node, firing.event)
             self._note(firing, Target(node), "active", view, {"how": "SIGSTOP"})
+
+    def _hung_up(self, time_s: float, detail: Mapping[str, Any]) -> None:
+        assert self._isolation is not None
+        self._isolation.began = view = View(time_s, {}, 0)
+        self._note(self._isolation.firing, Target(), "active", view, detail)
+
+    def _heard_again(self, time_s: float, detail: Mapping[str, Any]) -> None:
+        assert self._isolation is not None
+        firing, why = self._isolation.firing, self._mended
+        self._isolation = self._mended = None
+        detail = dict(detail) | ({"why": why} if why else {})
+        self._note(firing, Target(), "recovered", View(time_s, {}, 0), detail)
 
     def _end_with(self, node: int, view: View) -> None:
         """What a node does to itself is over with its death, which it cannot say any more."""
@@ -326,6 +388,14 @@ class Director:
         line = {"event": key[0], "occurrence": key[1], "fault": fault, "target": target}
         line |= {"state": state, "time_s": round(at[0], 6), "round": at[1]}
         self.write(line | {"asked": self._asked.get(key), "detail": dict(detail)})
+
+
+def _end_s(pending: _Pending) -> float | None:
+    """When it ends, where that is a time."""
+    span = pending.firing.span
+    if pending.began is None or span is None or span.time is None:
+        return None
+    return pending.began.time_s + float(span.time)
 
 
 def _alone(firing: Firing, node: int) -> Firing:

@@ -245,6 +245,16 @@ class FaultEvent(Section):
             raise ValueError("'every' is a time or a number of rounds")
         return self
 
+    @property
+    def lasts_s(self) -> float | None:
+        """How long it lasts; None where that is no time."""
+        if self.for_ is not None:
+            return None if self.for_.time is None else float(self.for_.time)
+        start, end = self.from_, self.to
+        if start is None or end is None or self.every is not None:
+            return None
+        return float(end.time - start.time) if start.time is not None and end.time else None
+
     @field_validator("for_")
     @classmethod
     def _lasts(cls, span: Span | None, info: Any) -> Span | None:

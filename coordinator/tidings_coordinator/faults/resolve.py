@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tidings.errors import ConfigError, nearest
+from tidings.faults.coord_isolate import CoordIsolate
 from tidings.faults.graph_rewire import GraphRewire
 from tidings.faults.link_scale import LinkScale
 from tidings.faults.link_shape import LinkShapeFault
@@ -83,6 +84,9 @@ class _Resolution:
         if isinstance(fault, reshaping) and self.experiment.network.enforce == "kernel":
             message = f"'{fault.kind}' is for links that the nodes impose: network.enforce: user"
             raise self._wrong(message, "fault")
+        if isinstance(fault, CoordIsolate) and event.lasts_s is None:
+            # who hears nothing cannot count
+            raise self._wrong("say for how long, as a time: for: 10s", "fault")
         if isinstance(fault, NodeJoin) and not (
             event.at is not None and event.at.time and event.for_ is None and event.every is None
         ):

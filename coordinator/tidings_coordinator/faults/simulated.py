@@ -39,6 +39,11 @@ class SimulatedFaults:
         )
         self._look()
 
+    @property
+    def isolated(self) -> bool:
+        """Whether the coordinator is cut off from its nodes."""
+        return self._director is not None and self._director.isolated
+
     def row(self, row: records.Evaluation) -> None:
         """A node was evaluated."""
         if self._director is not None:

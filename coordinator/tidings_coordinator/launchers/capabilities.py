@@ -76,6 +76,8 @@ _REWIRED = "tests/conformance/test_faults.py::test_another_graph_has_the_same_ef
 _COMPOSE = "tests/deploy/test_compose.py::test_faults_freeze_and_kill_containers"
 _SIMULATED, _REAL = "tests/sim/test_faults.py::", "tests/process/test_faults.py::"
 
+_COORDINATOR = "tests/process/test_coordinator_faults.py::"
+
 
 def _everywhere(test: str) -> dict[str, str]:
     return dict.fromkeys(("memory", "grpc", "mpi"), test)
@@ -132,6 +134,11 @@ _FAULTS: dict[str, Mapping[str, str]] = {
     "data.label_noise": _everywhere(_ROUNDS),
     "data.shift": _everywhere(_ROUNDS),
     "store.fail": _everywhere(_TIMES),
+    "coord.isolate": {
+        "memory": _SIMULATED + "test_an_isolated_coordinator_acts_late",
+        "grpc": _COORDINATOR + "test_nodes_go_on_while_their_coordinator_cannot_be_reached",
+        "mpi": _REAL + "test_ranks_are_frozen_and_killed",
+    },
     "mark": {
         "memory": _SIMULATED + "test_marks_conditions_and_chains",
         "grpc": _REAL + "test_faults_that_only_the_coordinator_can_time",

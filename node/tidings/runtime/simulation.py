@@ -7,7 +7,7 @@ import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tidings.api import Attack, Protocol
 from tidings.errors import Deadlock, NodeCrashed, RunError
@@ -79,6 +79,14 @@ class Controls:
     def resume(self, node: int, event: str) -> None:
         """The node goes on."""
         self._run.nodes[node].gate.open(event)
+
+    def hang_up(self, done: Callable[[float, Mapping[str, Any]], None]) -> None:
+        """Nodes have no line to their coordinator in virtual time: it only has to be deaf."""
+        done(self.now_s, {})
+
+    def listen(self, done: Callable[[float, Mapping[str, Any]], None]) -> None:
+        """As hang_up."""
+        done(self.now_s, {})
 
     def tell(self, node: int, present: bool) -> None:
         """Its neighbours know for certain whether a node takes part."""

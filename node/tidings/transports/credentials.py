@@ -137,6 +137,11 @@ class Gate:
         if len(self._recent) > _REMEMBERED:
             self._recent.popitem(last=False)
 
+    def follow(self, before: Gate) -> None:
+        """Go on counting where another one stopped."""
+        self._opened += before._opened
+        self._came_through += before._came_through
+
     @property
     def strangers(self) -> int:
         """Connections that never came to a call: no certificate, another run's, garbage, silence.
