@@ -6,13 +6,12 @@ import asyncio
 import json
 from collections.abc import Callable
 
-import numpy as np
-
 from tidings.errors import TruncatedFrame, WireError
 from tidings.transports.endpoint import Endpoint
 from tidings.transports.identity import Identity
 from tidings.transports.in_links import BACKLOG_BYTES, Deliver, InLinks
 from tidings.transports.mpi_thread import MpiThread
+from tidings.wire import blocks
 from tidings.wire.reader import FrameReader
 
 #: Message tags. A frame's tag also says where its first section begins, modulo the alignment.
@@ -120,7 +119,7 @@ class MpiInLinks(InLinks):
             if tag != CHUNK or not isinstance(error, TruncatedFrame):
                 self._refuse(rank, error)
                 return None
-        block = np.empty(size_bytes + ALIGNMENT, dtype=np.uint8)
+        block = blocks.take(size_bytes + ALIGNMENT)
         start = -(block.ctypes.data + tag - FRAME) % ALIGNMENT if tag >= FRAME else 0
         return block.data[start : start + size_bytes]
 

@@ -24,6 +24,8 @@ from tidings.wire.frame import PREFIX, Buffer, Frame
 
 #: what may be on its way at once; MPI needs the next message early to keep the line busy
 _WINDOW_BYTES = 48 << 20
+#: the same, of frames from the node's own thread: few, so that their memory stays in caches
+_STRAIGHT_WINDOW_BYTES, _STRAIGHT_FRAMES = 8 << 20, 3
 #: smaller frames go through the I/O thread, which sends several as one message
 _STRAIGHT_BYTES = 64 << 10
 
@@ -48,6 +50,8 @@ class MpiOutLink(OutLink):
         self._landed = asyncio.Event()
         #: whether anybody waits for that; waking the I/O thread for nothing costs much
         self._awaited = False
+        #: the node waits until less than that is on its way; nothing is less than -1
+        self._room_below_bytes = -1
 
     @property
     def connected(self) -> bool:
@@ -86,13 +90,17 @@ class MpiOutLink(OutLink):
         self._send(data, whole)
         return True
 
-    def write_now(self, frame: Frame) -> bool:
-        """As OutLink.write_now, for a long frame, where the link is open and the line not full."""
-        flying_bytes = self._sent_bytes - self._landed_bytes
-        full = flying_bytes and flying_bytes + frame.size_bytes > _WINDOW_BYTES
-        short = frame.size_bytes < _STRAIGHT_BYTES
-        if not self._open or full or short or len(frame.chunks) > 1:
+    def write_now(self, frame: Frame) -> bool | None:
+        """As OutLink.write_now, for a long frame, where the link is open."""
+        size_bytes = frame.size_bytes
+        if not self._open or size_bytes < _STRAIGHT_BYTES or len(frame.chunks) > 1:
             return False
+        most_bytes = max(_STRAIGHT_WINDOW_BYTES, _STRAIGHT_FRAMES * size_bytes)
+        # looked at after saying so, as below
+        self._room_below_bytes = most_bytes // 2
+        if self._sent_bytes - self._landed_bytes + size_bytes > most_bytes:
+            return None
+        self._room_below_bytes = -1
         self._send(frame.chunks[0], whole=True)
         return True
 
@@ -112,6 +120,7 @@ class MpiOutLink(OutLink):
     async def abort(self) -> None:
         """Send nothing more."""
         self._open = False
+        self._written(self._peer, 0)
         self._end()
 
     async def close(self, timeout_s: float) -> None:
@@ -136,6 +145,9 @@ class MpiOutLink(OutLink):
     def _land(self, size_bytes: int, well: bool) -> None:
         """A message has gone out, or could not; in the MPI thread."""
         self._landed_bytes += size_bytes
+        if self._sent_bytes - self._landed_bytes <= self._room_below_bytes:
+            self._room_below_bytes = -1
+            self._written(self._peer, 0)
         if not well:
             self._io.post(self._lost)
         elif self._awaited:
@@ -146,4 +158,5 @@ class MpiOutLink(OutLink):
         if self._open:
             self._open = False
             self._landed.set()
+            self._written(self._peer, 0)
             self._cut()

@@ -101,10 +101,11 @@ class OutLink(ABC):
         ``whole``: they are one piece, and that is exactly one frame.
         """
 
-    def write_now(self, frame: Frame) -> bool:
+    def write_now(self, frame: Frame) -> bool | None:
         """Write a frame from the node's own thread; False: it is to go the usual way.
 
-        Called while nothing is ahead of it, so nobody writes in the I/O thread meanwhile.
+        None: the line is full; ``written(peer, 0)`` is called when there is room. Called while
+        nothing is ahead of it, so nobody writes in the I/O thread meanwhile.
         """
         return False
 

@@ -183,7 +183,10 @@ class PacedTransport(NetworkTransport):
     async def send(self, target: int, frame: Frame, copy: bool = False) -> None:
         """As Transport.send."""
         async with self._order[target]:
-            straight = self._send_now(target, frame)
+            while (straight := self._send_now(target, frame)) is None:
+                began_ns = self._clock.now_ns
+                await self._room[target].wait()
+                self.links[target].blocked_ns += self._clock.now_ns - began_ns
             while not straight and (wait_s := self._offer(target, frame)) is not None:
                 began_ns = self._clock.now_ns
                 if wait_s > 0:
@@ -215,16 +218,22 @@ class PacedTransport(NetworkTransport):
         """As Transport.reset."""
         raise NotImplementedError("this transport has no connections that could be broken")
 
-    def _send_now(self, target: int, frame: Frame) -> bool:
-        """Write it without the I/O thread; only where the model has nothing to hold it up for."""
+    def _send_now(self, target: int, frame: Frame) -> bool | None:
+        """Write it without the I/O thread; only where the model has nothing to hold it up for.
+
+        None: once there is room again.
+        """
         free = not self._shapes[target].shaped and math.isinf(self._end.nic.egress_bit_per_s)
         with self._lock:
             if not free or self._backlog_bytes[target] or target not in self._out:
                 return False
-            if not self._out[target].write_now(frame):
-                return False
-            self._egress.skip(target)
-        return True
+            written = self._out[target].write_now(frame)
+            if written is None:
+                # looked at by who makes room, with the same lock
+                self._room[target].clear()
+            elif written:
+                self._egress.skip(target)
+        return written
 
     def _offer(self, target: int, frame: Frame) -> float | None:
         """Offer the frame to the model: None if taken, else seconds to wait (0: for room)."""

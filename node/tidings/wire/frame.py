@@ -9,6 +9,8 @@ from typing import Self
 
 import numpy as np
 
+from tidings.wire import blocks
+
 #: length of what follows, length of the header
 PREFIX = struct.Struct("<IH")
 
@@ -106,7 +108,7 @@ def _joined(pieces: list[Buffer]) -> Buffer:
     size_bytes = sum(len(piece) for piece in pieces)
     if size_bytes <= _LONG_BYTES:
         return b"".join(pieces)
-    whole = np.empty(size_bytes, dtype=np.uint8)
+    whole = blocks.take(size_bytes)
     start = 0
     for piece in pieces:
         # numpy lets other threads run while it copies
