@@ -137,7 +137,7 @@ def adopt(
 def replay(
     directory: Annotated[Path, typer.Argument(help="a run directory, with records.order")],
 ) -> None:
-    """Do a real run again on virtual time, every message taken in its turn; compare the weights.
+    """Do a real run again on virtual time, everything in its turn; compare the weights.
 
     Exit code 3 where they are not the same.
     """

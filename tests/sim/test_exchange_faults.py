@@ -19,6 +19,7 @@ from tidings.links.shape import Dice, LinkShape
 from tidings.protocols.asynchronous.dadao import DADAO, At, Dual
 from tidings.runtime.exchange import Exchanger, carried_by
 from tidings.runtime.node import RuntimeNode
+from tidings.runtime.plan import ArmedFault
 from tidings.runtime.simulation import Simulated, simulate
 from tidings.v1 import data_pb2 as pb
 
@@ -65,6 +66,27 @@ def losing(*lost: bool) -> tuple[LinkShape, int]:
         if all(dice.draw(shape, k).lost == is_lost for k, is_lost in enumerate(lost)):
             return shape, seed
     raise AssertionError
+
+
+@script
+async def exchange_one_after_the_other(self: Script, node: Node) -> None:
+    if node.id == 0:
+        for _ in range(20):
+            self.note(node, await node.exchange(1))
+            await node.sleep(0.1)
+    await node.sleep(40)
+
+
+def test_an_ask_that_comes_again_when_all_is_over_changes_nothing() -> None:
+    """The starter repeats its last commit on demand, and so must not be asked for it again."""
+    old = ArmedFault(event="old", fault={"kind": "msg.replay"}, targets=(1,), at_s=0.0)
+    protocol = Script("exchange_one_after_the_other")
+    faults = {"per_node": {0: {"faults": (old,)}}}
+    result = simulate(plans(2, "line", protocol, TINY, 1, link=IDEAL, **faults))
+    assert [note[2] for note in protocol.notes] == [Outcome.DELIVERED] * 20
+    check_atomic(protocol.commits)
+    assert counters(result, "exchange_committed") == [20, 20]
+    assert models(result)[:, 0].sum() == 300.0
 
 
 @script

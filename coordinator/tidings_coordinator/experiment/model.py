@@ -249,8 +249,8 @@ class Records(Section):
     trace: Flag = False
     """Whether every message that arrives is written to the event log."""
     order: Flag = False
-    """Whether it is written to the event log which messages each node took in which order, so that
-    `tidings replay` can do it all again."""
+    """Whether it is written to the event log in which order each node went on, so that
+    `tidings replay` can do it all again. Its clock then stands still while its code runs."""
     timeline: Flag = True
     """Whether it is written down when each node computed, was held up in sending, or waited."""
 

@@ -163,6 +163,8 @@ class Delivery(Generic[M]):
     round: int
     message: M
     step: int = 0
+    #: of its frame, where the order of the run is written down or repeated
+    digest: str = ""
 
 
 class Inbox(Mapping[int, M], Generic[M]):

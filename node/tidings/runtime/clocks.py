@@ -21,12 +21,16 @@ class SkewedClock:
     def __init__(self, true: Clock) -> None:
         self._true = true
         self._skews: dict[str, _Skew] = {}
-        #: what it shows in a run that is replayed
-        self._pinned_ns: int | None = None
+        #: what it shows while it stands still
+        self._shown_ns: int | None = None
 
-    def pin(self, time_s: float) -> None:
+    def pin(self, time_ns: int) -> None:
         """Show this time from now on."""
-        self._pinned_ns = round(time_s * NS_PER_S)
+        self._shown_ns = time_ns
+
+    def hold(self) -> None:
+        """Show from now on what a clock that goes on shows now."""
+        self._shown_ns = self.going_ns
 
     def skew(self, event: str, offset_s: float, drift: float) -> None:
         """Be ``offset_s`` ahead from now on, and gain ``drift`` seconds per second."""
@@ -44,7 +48,12 @@ class SkewedClock:
     @property
     def now_ns(self) -> int:
         """Nanoseconds since the start, as this clock has it."""
-        now_ns = self._true.now_ns if self._pinned_ns is None else self._pinned_ns
+        return self.going_ns if self._shown_ns is None else self._shown_ns
+
+    @property
+    def going_ns(self) -> int:
+        """As ``now_ns``, also while it stands still."""
+        now_ns = self._true.now_ns
         wrong = (s.offset_ns + s.drift * (now_ns - s.since_ns) for s in self._skews.values())
         return now_ns + round(sum(wrong))
 
@@ -52,3 +61,8 @@ class SkewedClock:
     def now_s(self) -> float:
         """Seconds since the start, as this clock has it."""
         return self.now_ns / NS_PER_S
+
+    @property
+    def going_s(self) -> float:
+        """As ``now_s``, also while it stands still."""
+        return self.going_ns / NS_PER_S

@@ -111,6 +111,8 @@ class Exchanger:
     ) -> None:
         self._node = node
         self._send = transmit
+        #: told what the protocol is asked for, before it is
+        self.note: Callable[..., None] = lambda what, **found: None
         self._carried = carried
         self._retry_s = retry_s
         self._suspected = suspected
@@ -122,6 +124,8 @@ class Exchanger:
         self._next_id = (incarnation << 32) + 1
         #: the last exchange committed with each peer as starter: (id, value), to repeat on demand
         self._committed: dict[int, tuple[int, Message]] = {}
+        #: the last one committed with each peer as answerer: what it asks of that comes too late
+        self._answered: dict[int, int] = {}
         self._inbox: asyncio.Queue[tuple[int, pb.Exchange, Message | None]] = asyncio.Queue()
         self._waiting: Counter[int] = Counter()
         self._freed = asyncio.Event()
@@ -163,14 +167,20 @@ class Exchanger:
             raise TypeError(f"{type(message).__name__} in an exchange: declare it as '{name}'")
         await self._send(peer, header, message)
 
-    async def start(self, peer: int, ask: Ask | None, within_s: float | None) -> Outcome:
-        """Exchange with ``peer``; REFUSED where it did not happen within the deadline, if any."""
+    async def start(
+        self, peer: int, ask: Ask | None, within_s: float | None, call: int | None = None
+    ) -> Outcome:
+        """Exchange with ``peer``; REFUSED where it did not happen within the deadline, if any.
+
+        ``call`` is the number by which the notes know this call of the protocol's.
+        """
         if not self.participates:
             raise RuntimeError("exchange() needs on_exchange(offer, commit) first")
         mine: _Open | None = None
         try:
             async with asyncio.timeout(within_s):
                 await self._wait_free()
+                self.note("ask", call=call, peer=peer, id=self._next_id)
                 shown = None if ask is None else ask()
                 mine = self._open = _Open(peer, self._next_id, self._node, shown)
                 self._next_id += 1
@@ -265,7 +275,10 @@ class Exchanger:
             # both ask each other: the lower number goes first
             self._give_up(mine)
             self._free()
-        busy = self._open is not None or self._closed or self._offer is None
+        over = header.id <= self._answered.get(source, 0)
+        busy = self._open is not None or self._closed or self._offer is None or over
+        if not busy:
+            self.note("offer", peer=source, id=header.id)
         value = None if busy or self._offer is None else self._offer(source, message)
         if value is None:
             self.counters["nonsense"] += not busy
@@ -297,7 +310,9 @@ class Exchanger:
         if mine is None or message is None or mine.value is None or self._commit is None:
             return
         if mine.is_with(source, header.id, source):
+            self.note("commit", peer=source, id=header.id)
             self._commit(source, mine.value, message)
+            self._answered[source] = header.id
             self.counters["committed"] += 1
             self._free()
 
@@ -320,6 +335,7 @@ class Exchanger:
             and self._offer is not None
             and self._commit is not None
         ):
+            self.note("decide", peer=source, id=header.id)
             value = self._offer(source, message)
             if value is None:
                 self.counters["nonsense"] += 1

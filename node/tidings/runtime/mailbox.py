@@ -35,7 +35,9 @@ class Mailbox:
         #: what was not kept, by reason: late, overflow, duplicate
         self.dropped: Counter[str] = Counter()
 
-    def put(self, source: int, round_: int, message: Message, step: int = 0) -> Verdict:
+    def put(
+        self, source: int, round_: int, message: Message, step: int = 0, digest: str = ""
+    ) -> Verdict:
         """File an arrival; "late" and "overflow" ones are counted and dropped."""
         box = self._boxes.setdefault(type(message), _Box())
         if (round_, step) <= box.closed:
@@ -45,7 +47,7 @@ class Mailbox:
             self.dropped["overflow"] += 1
             return "overflow"
         self._arrived += 1
-        box.arrivals[self._arrived] = Delivery(source, round_, message, step)
+        box.arrivals[self._arrived] = Delivery(source, round_, message, step, digest)
         box.rounds.setdefault((round_, step), {}).setdefault(source, []).append(self._arrived)
         box.waiting[source] += 1
         return "kept"
@@ -108,13 +110,12 @@ class Mailbox:
         box.waiting[delivery.source] -= 1
         return delivery
 
-    def take(self, kind: str, source: int) -> Delivery[Message] | None:
-        """The first arrival of a certain kind (by name) from a source."""
-        for known, box in self._boxes.items():
-            if known.__name__ == kind:
-                for number, delivery in box.arrivals.items():
-                    if delivery.source == source:
-                        return self._remove(box, number)
+    def take(self, source: int, digest: str) -> Delivery[Message] | None:
+        """The first arrival from a source that has this digest."""
+        for box in self._boxes.values():
+            for number, delivery in box.arrivals.items():
+                if (delivery.source, delivery.digest) == (source, digest):
+                    return self._remove(box, number)
         return None
 
     def contents(self) -> list[Delivery[Message]]:

@@ -53,7 +53,7 @@ class NodeMetrics(Collector):
         node, ledger, plan = self._node, self._node.ledger, self._node.plan
         yield _gauge("tidings_round", "Round or local step that the node is in.", node.round)
         yield _gauge("tidings_rounds_completed", "Rounds or local steps done.", ledger.completed)
-        yield _gauge("tidings_time_seconds", "Emulated time.", node.clock.now_s)
+        yield _gauge("tidings_time_seconds", "Emulated time.", node.clock.going_s)
         yield _gauge("tidings_time_scale", "Real seconds per emulated second.", plan.time_scale)
         yield _gauge("tidings_model_parameters", "Floats in the model.", node.codec.dim)
         yield _gauge(

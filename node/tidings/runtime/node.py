@@ -7,35 +7,31 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from tidings.api.message import Message
-from tidings.api.node import Ask, Commit, Offer, Outcome, Outgoing, Tasks
+from tidings.api.node import Outcome, Outgoing
 from tidings.api.plugins import Attack
 from tidings.api.problems import LocalProblem
 from tidings.errors import NodeCrashed
 from tidings.faults.base import Heal, Mail
 from tidings.links.layers import Layer
 from tidings.runtime.agent import FaultAgent
-from tidings.runtime.byzantine import Attacker, attacker_for
-from tidings.runtime.exchange import Exchanger, carried_by, retry_interval_s
+from tidings.runtime.byzantine import attacker_for
+from tidings.runtime.engaged import Engaged, Handshake
 from tidings.runtime.keeping import Insides, Keeper
 from tidings.runtime.ledger import Ledger
 from tidings.runtime.parts import Parts
 from tidings.runtime.plan import ArmedFault, AttackPlan, NodePlan, Phase, Rewired, derive_rng
-from tidings.runtime.rejoin import Rejoiner
 from tidings.runtime.reporting import Reporter
 from tidings.runtime.site import NodeSite
 from tidings.runtime.strikes import Strikes
-from tidings.runtime.survival import Survival
-from tidings.runtime.tasks import TaskBlock
+from tidings.runtime.turns import Recorder, in_turn
 from tidings.runtime.world import World
 from tidings.v1 import control_pb2 as control
-from tidings.v1 import data_pb2 as pb
 from tidings.v1 import records_pb2 as records
 
 R = TypeVar("R")
@@ -44,7 +40,7 @@ R = TypeVar("R")
 Disturb = Callable[[LocalProblem], LocalProblem]
 
 
-class RuntimeNode(Survival):
+class RuntimeNode(Engaged):
     """A node of a run; see :class:`tidings.api.Node` for what its methods mean.
 
     Life: ``begin`` starts the protocol, ``end`` winds it up, ``crash`` kills it at once.
@@ -53,17 +49,6 @@ class RuntimeNode(Survival):
     def __init__(self, plan: NodePlan, parts: Parts, world: World) -> None:
         super().__init__(plan, parts, world)
         self.model = self.problem.initial()
-        retry_s = retry_interval_s(plan, self.codec, self.protocol)
-        self._exchanger = Exchanger(
-            plan.node,
-            self._handshake,
-            retry_s,
-            self._suspected,
-            carried_by(self.protocol),
-            plan.incarnation,
-        )
-        self._rejoiner = Rejoiner(plan, self._handshake, self.waiting, retry_s, self._suspected)
-        self._attacker: Attacker | None = None
         self._honest_problem = parts.problem
         self._disturbed: dict[str, Disturb] = {}
         self._attack: AttackPlan | None = None
@@ -76,7 +61,6 @@ class RuntimeNode(Survival):
         self.rewired: dict[str, Rewired] = {}
         self._graph: Rewired | None = None
         self.agent = FaultAgent(plan.node, world, lambda e, t: NodeSite(self, world, e, t))
-        self._ended = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
         self._answers: asyncio.Task[None] | None = None
         self._reporter = Reporter(plan, parts.problem, world)
@@ -112,6 +96,8 @@ class RuntimeNode(Survival):
         try:
             if self.plan.restore is None and not self.plan.incarnation:
                 await self._evaluate(final=False)
+            if self.turns is not None:
+                await self.turns.reached(self.turns.call(), "begin")
             await self.protocol.run(self)
         except asyncio.CancelledError:
             self._check_answers()
@@ -125,10 +111,9 @@ class RuntimeNode(Survival):
         Peers that still ask what became of an exchange are answered for as long as the loop runs.
         """
         assert self._main is not None
-        self._ended.set()
-        self.agent.heal_all("the end of the run")
-        self.strikes.end()
-        self._pulse.end()
+        if isinstance(self.turns, Recorder):
+            self.turns.note("over")
+        self._over()
         await self._exchanger.settle(self.plan.wait_s * self.plan.time_scale)
         finished = self._main.done()
         self._main.cancel()
@@ -136,6 +121,12 @@ class RuntimeNode(Survival):
         self._check_answers()
         if self._exchanger.participates or not finished:
             await self._evaluate(final=True)
+
+    def _over(self) -> None:
+        self._ended.set()
+        self.agent.heal_all("the end of the run")
+        self.strikes.end()
+        self._pulse.end()
 
     def _check_answers(self) -> None:
         """Raise what ended the answering: an offer or a commit of the protocol's that failed."""
@@ -211,6 +202,7 @@ class RuntimeNode(Survival):
         self._alive()
         return derive_rng(self.plan.seed, "shared", purpose)
 
+    @in_turn
     async def compute(self, work: Callable[[], R], gradients: float = 1.0) -> R:
         self._alive()
         began_s = self._world.clock.now_s
@@ -243,10 +235,12 @@ class RuntimeNode(Survival):
         # of several the last one counts; never within a round, whose messages are on their way
         self._graph = next(reversed(self.rewired.values()), None)
 
+    @in_turn
     async def report(self, **metrics: float) -> None:
         self._alive()
         await self._reporter.report(self.ledger, self.model, self.round, metrics)
 
+    @in_turn
     async def catch_up(self, round_: int) -> None:
         self._alive()
         await self._reporter.catch_up(self.ledger, self.model, round_)
@@ -259,6 +253,7 @@ class RuntimeNode(Survival):
 
     # -- messages ------------------------------------------------------------------------
 
+    @in_turn
     async def send(self, target: int, message: Message) -> Outcome:
         self._alive()
         if target not in self.plan.links:
@@ -270,6 +265,7 @@ class RuntimeNode(Survival):
             self._world.oracle.post(self.id, self.round, message)
         return await self._transmit(target, message, None)
 
+    @in_turn
     async def send_all(self, outgoing: Outgoing) -> None:
         if self._attacker is not None or any(target not in self.plan.links for target in outgoing):
             await super().send_all(outgoing)
@@ -287,7 +283,7 @@ class RuntimeNode(Survival):
             await self._post(Mail(target, type(message), self.round, encoded[id(message)]))
 
     async def _transmit(
-        self, target: int, message: Message | None, handshake: pb.Exchange | pb.Rejoin | None
+        self, target: int, message: Message | None, handshake: Handshake | None
     ) -> Outcome:
         self._alive()
         frame = self.codec.encode(message, self.round, handshake, self.step)
@@ -344,50 +340,7 @@ class RuntimeNode(Survival):
         elif message.HasField("fault"):
             self.agent.begin(ArmedFault.model_validate_json(message.fault.begin))
 
-    # -- exchange ------------------------------------------------------------------------
-
-    def on_exchange(self, offer: Offer, commit: Commit) -> None:
-        self._exchanger.register(offer, commit)
-
-    async def exchange(
-        self, peer: int, ask: Ask | None = None, within_s: float | None = None
-    ) -> Outcome:
-        self._alive()
-        if peer not in self.plan.links:
-            self.ledger.refused["not_a_neighbor"] += 1
-            return Outcome.REFUSED
-        deadline = self._deadline(within_s)
-        with self.waiting.doing(f"exchange with {peer}", self.clock.now_s):
-            return await self._exchanger.start(peer, ask, deadline)
-
-    def exclusive(self) -> AbstractAsyncContextManager[None]:
-        self._alive()
-        return self._exchanger.exclusive()
-
-    async def _handshake(
-        self, peer: int, header: pb.Exchange | pb.Rejoin, message: Message | None
-    ) -> None:
-        if self._attacker is not None and message is not None:
-            message = self._attacker.rewrite_alone(message, peer)
-        await self._transmit(peer, message, header)
-
-    # -- time, tasks, records ------------------------------------------------------------
-
-    async def sleep(self, duration_s: float) -> None:
-        self._alive()
-        with self.waiting.doing("sleep", self.clock.now_s, timed=True):
-            await asyncio.sleep(duration_s * self._world.time_scale / self.clock.rate)
-        await self.gate.passed()
-        self._alive()
-
-    async def ended(self) -> None:
-        self._alive()
-        with self.waiting.doing("the end of the run", self.clock.now_s):
-            await self._ended.wait()
-
-    def tasks(self) -> AbstractAsyncContextManager[Tasks]:
-        self._alive()
-        return TaskBlock()
+    # -- records -------------------------------------------------------------------------
 
     def log(self, event: str, **fields: object) -> None:
         self._alive()

@@ -104,18 +104,27 @@ class ArmedFault(_Plan):
     for_rounds: int | None = None
 
 
-class Taken(_Plan):
-    """What one wait of a protocol's ended with."""
+class Turn(_Plan):
+    """One point at which a node's protocol goes on, see tidings.runtime.turns."""
 
-    #: the type that was asked for, and that of what was taken
-    asked: str
-    kind: str
-    round: int
-    step: int
+    #: the method that returns, or what has come from outside
+    what: str
+    #: which of the protocol's calls it is that goes on; None: from outside
+    call: int | None = None
+    #: what the node's clock shows
+    now_ns: int
+    #: of a gather: the type that was wanted, and where it belongs
+    kind: str = ""
+    round: int = 0
+    step: int = 0
     #: of a gather all that were there; else one, or none at the deadline
-    sources: tuple[int, ...]
-    #: when that was, emulated
-    time_s: float
+    sources: tuple[int, ...] = ()
+    #: of the frame that was taken, where that was one
+    digest: str = ""
+    #: of an exchange, and of a suspicion: with whom
+    peer: int = -1
+    id: int = 0
+    outcome: str = ""
 
 
 class NodePlan(_Plan):
@@ -159,10 +168,10 @@ class NodePlan(_Plan):
     chunk_bytes: int = 1 << 20
     #: whether every received frame is written to the event log
     trace: bool = False
-    #: whether it is written to the event log what each wait ended with
+    #: whether it is written to the event log in which order the node goes on
     order: bool = False
-    #: what each wait ends with, in a run that is replayed, where nothing depends on time
-    script: tuple[Taken, ...] | None = None
+    #: that order, in a run that is replayed, where nothing depends on time
+    script: tuple[Turn, ...] | None = None
     #: spans of what it does when; 0 for none
     timeline: int = 0
     #: wall seconds between two reports to the coordinator

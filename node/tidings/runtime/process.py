@@ -242,7 +242,7 @@ class NodeProcess:
                     heartbeat=pb.Heartbeat(
                         round=node.ledger.completed,
                         sent_bytes=node.ledger.sent().total,
-                        time_s=node.clock.now_s,
+                        time_s=node.clock.going_s,
                         state="waiting" if waits else "computing",
                         waits_for="; ".join(waits),
                         stuck=node.waiting.stuck,

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from tidings.api.message import Delivery, Inbox, Message
 from tidings.api.node import Node, WaitFor
-from tidings.errors import WireError
+from tidings.errors import RunError, WireError
 from tidings.runtime.clocks import SkewedClock
 from tidings.runtime.exchange import Exchanger
 from tidings.runtime.gate import Gate
@@ -22,8 +22,8 @@ from tidings.runtime.parts import Parts
 from tidings.runtime.plan import NodePlan
 from tidings.runtime.pulse import Pulse
 from tidings.runtime.rejoin import Rejoiner
-from tidings.runtime.script import Script
 from tidings.runtime.timeline import Timeline
+from tidings.runtime.turns import Recorder, Script
 from tidings.runtime.waiting import Waiting
 from tidings.runtime.world import World
 from tidings.v1 import data_pb2 as pb
@@ -57,7 +57,12 @@ class Reception(Node):
         self.dead = False
         self._world = world
         self._mailbox = Mailbox(plan.mailbox_messages)
-        self._script = None if plan.script is None else Script(plan.node, plan.script)
+        #: how the order in which it goes on is written down, or repeated
+        self.turns: Recorder | Script | None = None
+        if plan.script is not None:
+            self.turns = Script(plan.node, plan.script, self.clock, self.waiting)
+        elif plan.order:
+            self.turns = Recorder(self.clock, self.log)
         self._suspected: set[int] = set()
         #: peers that have said that they go, whatever of theirs is still on its way
         self._left: set[int] = set()
@@ -87,29 +92,47 @@ class Reception(Node):
         wait_for: WaitFor | None = None,
         within_s: float | None = None,
     ) -> Inbox[M]:
+        call = None if self.turns is None else self.turns.call()
         await self.gate.passed()
         self._alive()
         sources = set(self.in_neighbors if of is None else of)
         round_, step = self.round, self.step
         policy = self.plan.wait_for if wait_for is None else wait_for
         not_awaited = set(self._suspected)
-        if self._script is not None:
-            again = self._script.round(kind.__name__, round_, step)
-            sources = set(self._heard) if again is None else set(again.sources)
-            policy, within_s = "all", math.inf
-        await self._wait_round(kind, round_, step, sources, policy, within_s)
-        if self._script is not None and again is not None:
-            self.clock.pin(again.time_s)
-        taken = self._mailbox.take_round(kind, round_, sources, step)
+        if isinstance(self.turns, Script):
+            found = await self._there_again(kind, round_, step, call, "gather")
+        else:
+            await self._wait_round(kind, round_, step, sources, policy, within_s)
+            found = sources
+        taken = self._mailbox.take_round(kind, round_, found, step)
         missing = tuple(sorted(sources - set(taken)))
         self.ledger.refused["missing"] += len(missing)
-        self._note(kind, kind, round_, step, tuple(taken))
         if policy == "live":
             # whoever let a deadline pass is not waited for again until it is heard
             for source in set(missing) - not_awaited - self._rejoiner.away(round_):
                 self._late.add(source)
                 self._suspect(source, True)
+        self._note("gather", call, kind, round_, step, tuple(taken))
         return Inbox(taken, missing)  # type: ignore[arg-type]
+
+    async def _there_again(
+        self, kind: type[Message], round_: int, step: int, call: int | None, what: str
+    ) -> set[int]:
+        """In a replay: the sources of what was there at this point, as soon as it is there again.
+
+        RunError where something else was waited for.
+        """
+        assert isinstance(self.turns, Script)
+        turn = await self.turns.mine(call, what)
+        if (turn.kind, turn.round, turn.step) != (kind.__name__, round_, step):
+            raise RunError(
+                f"node {self.id} wants {kind.__name__} of round {round_} where it wanted "
+                f"{turn.kind} of round {turn.round}: this is not the run that was recorded"
+            )
+        sources = set(turn.sources)
+        await self._wait_round(kind, round_, step, sources, "all", math.inf)
+        self.turns.take(turn)
+        return sources
 
     async def _wait_round(
         self,
@@ -138,9 +161,10 @@ class Reception(Node):
         return None if math.isinf(within_s) else within_s * self._world.time_scale
 
     async def recv(self, kind: type[M], within_s: float | None = None) -> Delivery[M] | None:
+        call = None if self.turns is None else self.turns.call()
         self._alive()
-        if self._script is not None:
-            return await self._recv_again(kind, self._script)
+        if isinstance(self.turns, Script):
+            return await self._recv_again(kind, self.turns, call)
         limit_s = self._deadline(within_s)
         began_s, woken = asyncio.get_running_loop().time(), True
         # an arrival wakes all who wait for its kind, and only one of them gets it
@@ -150,41 +174,46 @@ class Reception(Node):
             woken = await self.waiting.next(kind, left_s, self.clock.now_s)
             await self.gate.passed()
             self._alive()
-        if delivery is None:
-            self._note(kind, kind, self.round, self.step, ())
-        else:
-            found = type(delivery.message)
-            self._note(kind, found, delivery.round, delivery.step, (delivery.source,))
+        if isinstance(self.turns, Recorder) and delivery is None:
+            self.turns.note("recv", call=call)
+        elif isinstance(self.turns, Recorder) and delivery is not None:
+            of = {"sources": [delivery.source], "digest": delivery.digest}
+            self.turns.note("recv", call=call, **of)
         return delivery  # type: ignore[return-value]
 
-    async def _recv_again(self, kind: type[M], script: Script) -> Delivery[M] | None:
+    async def _recv_again(
+        self, kind: type[M], script: Script, call: int | None
+    ) -> Delivery[M] | None:
         """What was taken here in the run that is replayed, as soon as it is there."""
-        taken = script.next(kind.__name__)
-        if taken is not None and not taken.sources:
-            self.clock.pin(taken.time_s)
+        turn = await script.mine(call, "recv")
+        if not turn.sources:
+            script.take(turn)
             return None
-        while True:
-            if taken is not None:
-                # the round in its header depends on when a task of the sender's came to its turn
-                delivery = self._mailbox.take(taken.kind, taken.sources[0])
-                if delivery is not None:
-                    self.clock.pin(taken.time_s)
-                    return delivery  # type: ignore[return-value]
-            await self.waiting.next(kind, None, self.clock.now_s)
-            self._alive()
+        # one that was delivered twice is there once
+        delivery = script.copies.get(turn.digest)
+        while delivery is None:
+            delivery = self._mailbox.take(turn.sources[0], turn.digest)
+            if delivery is None:
+                await self.waiting.next(kind, None, self.clock.now_s)
+                self._alive()
+        script.take(turn)
+        if turn.digest in script.copied:
+            script.copies[turn.digest] = delivery
+        return delivery
 
     def _note(
         self,
-        asked: type[Message],
+        what: str,
+        call: int | None,
         kind: type[Message],
         round_: int,
         step: int,
         sources: tuple[int, ...],
     ) -> None:
         """Write down what a wait has ended with, where that is asked for."""
-        if self.plan.order:
+        if isinstance(self.turns, Recorder):
             at = {"round": round_, "step": step, "sources": sources}
-            self.log("took", asked=asked.__name__, kind=kind.__name__, **at)
+            self.turns.note(what, call=call, kind=kind.__name__, **at)
 
     async def messages(self, kind: type[M]) -> AsyncIterator[Delivery[M]]:
         while True:
@@ -222,8 +251,7 @@ class Reception(Node):
         if incoming.heartbeat:
             return
         if self.plan.trace:
-            digest = hashlib.blake2b(data, digest_size=8).hexdigest()
-            self.log("received", source=source, round=incoming.round, digest=digest)
+            self.log("received", source=source, round=incoming.round, digest=_digest(data))
         if incoming.exchange is not None:
             # whom we hear and have no link to we cannot answer
             reason = "not_a_neighbor" if source not in self.plan.links else None
@@ -239,7 +267,8 @@ class Reception(Node):
         elif incoming.message is not None:
             message, round_, step = incoming.message, incoming.round, incoming.step
             self._rejoiner.saw(source, round_)
-            if self._mailbox.put(source, round_, message, step) == "kept":
+            digest = "" if self.turns is None else _digest(data)
+            if self._mailbox.put(source, round_, message, step, digest) == "kept":
                 self.waiting.arrived(type(message), round_, source, step)
 
     def _heard_of(self, source: int, incoming: Incoming) -> None:
@@ -259,8 +288,10 @@ class Reception(Node):
         self._suspect(peer, not present)
 
     def _suspect(self, peer: int, dead: bool) -> None:
-        if not dead and peer in self._left:
+        if isinstance(self.turns, Script) or (not dead and peer in self._left):
             return
+        if isinstance(self.turns, Recorder) and dead != (peer in self._suspected):
+            self.turns.note("suspected" if dead else "trusted", peer=peer)
         (self._suspected.add if dead else self._suspected.discard)(peer)
         if dead:
             self.waiting.suspected(self._suspected)
@@ -272,6 +303,15 @@ class Reception(Node):
         """
         sources = sources & set(self.in_neighbors) if kind.sender is None else set()
         round_, step = self.round, self.step
-        await self._wait_round(kind, round_, step, sources, self.plan.wait_for, None)
-        heard = self._mailbox.heard(kind, round_, step) & sources
+        call = None if self.turns is None else self.turns.call()
+        if isinstance(self.turns, Script):
+            heard = await self._there_again(kind, round_, step, call, "spy")
+        else:
+            await self._wait_round(kind, round_, step, sources, self.plan.wait_for, None)
+            heard = self._mailbox.heard(kind, round_, step) & sources
+        self._note("spy", call, kind, round_, step, tuple(sorted(heard)))
         return Inbox({j: self._mailbox.peek(kind, round_, j, step) for j in heard})
+
+
+def _digest(data: Buffer) -> str:
+    return hashlib.blake2b(data, digest_size=8).hexdigest()

@@ -16,6 +16,7 @@ from tidings.runtime.node import RuntimeNode
 from tidings.runtime.oracle import Oracle
 from tidings.runtime.parts import Parts
 from tidings.runtime.plan import ArmedFault, NodePlan
+from tidings.runtime.turns import Script, until_played
 from tidings.runtime.world import World
 from tidings.transports.memory import MemoryNetwork
 from tidings.transports.virtual_time import VirtualLoop, run_virtual
@@ -253,7 +254,9 @@ class _Run:
         for node in self.nodes:
             self._begin(node)
         self.loop.watch(round(self.observer.interval_s * NS_PER_S), self._progress)
-        finished = asyncio.create_task(self._until_finished())
+        scripts = [node.turns for node in self.nodes if isinstance(node.turns, Script)]
+        until = until_played(scripts) if scripts else self._until_finished()
+        finished = asyncio.create_task(until)
         stopped = asyncio.create_task(self._stopped.wait())
         await asyncio.wait([finished, stopped], return_when=asyncio.FIRST_COMPLETED)
         end_s = self.loop.time()
@@ -317,6 +320,9 @@ class _Run:
             raise self._deadlock()
 
     def _deadlock(self) -> Exception:
+        if self._failed:
+            node, error = self._failed
+            return RunError(f"node {node.id} failed: {error!r}")
         return Deadlock.of({node.id: node.waiting.describe() for node in self.nodes})
 
 

@@ -13,6 +13,7 @@ from tidings.runtime.plan import NodePlan
 from tidings.runtime.pulse import Pulse
 from tidings.runtime.reception import Reception
 from tidings.runtime.strikes import Strikes
+from tidings.runtime.turns import in_turn
 from tidings.runtime.world import World
 from tidings.v1 import data_pb2 as pb
 
@@ -68,6 +69,7 @@ class Survival(Reception):
         self._first_round = self.round = found.round
         return dict(found.parts)
 
+    @in_turn
     async def keep(self, **parts: Any) -> None:
         self._alive()
         await self._keep(parts, self.ledger.completed)
