@@ -19,7 +19,7 @@ from tidings.runtime.plan import ArmedFault, NodePlan
 from tidings.runtime.turns import Script, until_played
 from tidings.runtime.world import World
 from tidings.transports.memory import MemoryNetwork
-from tidings.transports.virtual_time import VirtualLoop, run_virtual
+from tidings.transports.virtual_time import VirtualClock, VirtualLoop, run_virtual
 from tidings.units import NS_PER_S
 from tidings.v1 import records_pb2 as records
 from tidings.wire.frame import Frame
@@ -140,26 +140,13 @@ class Simulated:
     nodes: list[RuntimeNode]
 
 
-class _VirtualClock:
-    def __init__(self, loop: VirtualLoop) -> None:
-        self._loop = loop
-
-    @property
-    def now_ns(self) -> int:
-        return self._loop.now_ns
-
-    @property
-    def now_s(self) -> float:
-        return self._loop.now_ns / NS_PER_S
-
-
 class _SimulatedWorld(World):
     native = False
 
     def __init__(self, plan: NodePlan, run: _Run) -> None:
         self._run = run
         self._node = plan.node
-        self.clock = _VirtualClock(run.loop)
+        self.clock = VirtualClock(run.loop)
         self.oracle = run.oracle
         self.store = run.store_of(plan)
         self.transport = run.network.join(
@@ -299,8 +286,7 @@ class _Run:
                     self._news.clear()
                     await self._news.wait()
         if self._failed:
-            node, error = self._failed
-            raise RunError(f"node {node.id} failed: {error!r}") from error
+            raise _failure(*self._failed)
 
     def _progress(self) -> None:
         if self.nodes[0].plan.heartbeat is not None:
@@ -321,9 +307,11 @@ class _Run:
 
     def _deadlock(self) -> Exception:
         if self._failed:
-            node, error = self._failed
-            return RunError(f"node {node.id} failed: {error!r}")
-        return Deadlock.of({node.id: node.waiting.describe() for node in self.nodes})
+            return _failure(*self._failed)
+        deadlock = Deadlock.of({node.id: node.waiting.describe() for node in self.nodes})
+        if self.nodes[0].plan.script is not None:
+            return RunError(f"this is no longer the run that was recorded: {deadlock}")
+        return deadlock
 
 
 def _oracle(plans: Sequence[NodePlan]) -> Oracle | None:
@@ -334,11 +322,17 @@ def _oracle(plans: Sequence[NodePlan]) -> Oracle | None:
     return Oracle(Protocol.parse(plans[0].protocol).synchronous, plans[0].wait_s)
 
 
+def _failure(node: RuntimeNode, error: BaseException) -> RunError:
+    failure = RunError(f"node {node.id} failed: {error!r}")
+    failure.__cause__ = error
+    return failure
+
+
 async def _end(node: RuntimeNode) -> None:
     try:
         await node.end()
     except Exception as error:
-        raise RunError(f"node {node.id} failed: {error!r}") from error
+        raise _failure(node, error) from error
 
 
 @dataclass(frozen=True)

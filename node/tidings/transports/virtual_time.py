@@ -136,6 +136,23 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return None
 
 
+class VirtualClock:
+    """A loop's time as a node's clock."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+
+    @property
+    def now_ns(self) -> int:
+        """Virtual nanoseconds."""
+        return self._loop.now_ns
+
+    @property
+    def now_s(self) -> float:
+        """Virtual seconds."""
+        return self._loop.now_ns / NS_PER_S
+
+
 def run_virtual(main: Coroutine[Any, Any, R], loop: VirtualLoop) -> R:
     """Run ``main`` to its end on ``loop``; Deadlock if it waits for what can never come."""
     asyncio.set_event_loop(None)
