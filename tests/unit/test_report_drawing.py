@@ -142,6 +142,13 @@ def test_a_diverging_line_does_not_hide_the_others() -> None:
     assert {"1", "10"} <= set(re.findall(r">([^<]+)</text>", svg))
 
 
+def test_lines_that_begin_at_zero_are_drawn() -> None:
+    """As the distance of models that begin as one does; warnings are errors here."""
+    x = np.arange(4.0)
+    lines = [Line(x, finite([0.0, 0.1, 2.0, 0.01])), Line(x, finite([0.0, 0.2, 0.2, 0.1]))]
+    assert panel(lines, "rounds", "consensus distance", scale="log") is not None
+
+
 def test_colours_differ_and_both_schemes_name_the_same() -> None:
     light, dark = palette.css().split("@media")
     names = re.findall(r"--([\w-]+):(#[0-9a-f]{6})", light)

@@ -161,7 +161,7 @@ def _bounds(
     even = scale in ("linear", "percent")
     if len(lines) > 1 and not even:
         # one setting that diverges must not hide the others
-        starts = [line.y[np.isfinite(line.y)][:1] for line in lines]
+        starts = [line.y[np.isfinite(line.y) & (line.y != 0)][:1] for line in lines]
         high = min(high, max([_OUT_OF_SIGHT * abs(float(y[0])) for y in starts if len(y)]))
     positive = np.array([*y[y > 0], *(value for value in goal if value > 0)])
     span = 1.0 if scale == "log" else _LOG_SPAN
