@@ -78,6 +78,10 @@ PAGES: dict[str, tuple[Sequence[Plot], dict[str, tuple[str, ...]]]] = {
         (BY_ROUNDS, Plot("loss over rounds", loss, "rounds", "log")),
         {"trimmed mean": (), "mean": (D_PSGD, "expect=[]")},
     ),
+    "fault-coordinator": (
+        (ACCURACY, BY_ROUNDS),
+        {"an isolated coordinator": (), "no fault": ("faults=[]",)},
+    ),
     "fault-rewire": (
         (BY_ROUNDS, Plot("accuracy over bytes", accuracy, "bytes")),
         {"ring, exponential, ring": (), "ring": ("faults=[]",)},

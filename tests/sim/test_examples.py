@@ -60,6 +60,17 @@ def test_every_example_says_what_one_sees() -> None:
         assert 10 <= len(lines) - len(comment) <= 40, file
 
 
+def test_every_fault_has_a_page_with_a_figure() -> None:
+    pages = EXAMPLES.parent / "docs" / "examples"
+    index = (pages / "README.md").read_text(encoding="utf-8")
+    for name in (file.stem for file in FILES if file.stem.startswith("fault-")):
+        page = (pages / f"{name}.md").read_text(encoding="utf-8")
+        assert f"`examples/{name}.yaml`" in page
+        assert f"]({name}.svg)" in page
+        assert (pages / f"{name}.svg").read_text(encoding="utf-8").startswith("<svg")
+        assert f"]({name}.md)" in index
+
+
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_example(file: Path, tmp_path: Path) -> None:
     settings, bound = SHORT.get(file.stem, ([], 0.0))
