@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tidings.protocols.compressed.choco_sgd import ChocoSGD
 from tidings_coordinator.experiment import ExperimentError, dump, expand, loads
+from tidings_coordinator.launchers.mpi import Mpi
 from tidings_coordinator.launchers.simulator import Simulator
 
 pytestmark = pytest.mark.unit
@@ -54,6 +55,15 @@ def test_a_kind_is_replaced_and_its_parameters_are_kept() -> None:
 def test_a_bare_kind_takes_parameters() -> None:
     overrides = ["launcher=simulator", "launcher.tie_seed=3"]
     assert loads(TEXT, overrides=overrides).launcher == Simulator(tie_seed=3)
+
+
+def test_the_kind_that_is_there_keeps_its_parameters() -> None:
+    text = f"{TEXT}launcher: {{kind: mpi, options: --oversubscribe}}\n"
+    overrides = ["launcher=mpi", "launcher.flavor=openmpi"]
+    wanted = Mpi(options="--oversubscribe", flavor="openmpi")
+    assert loads(text, overrides=overrides).launcher == wanted
+    assert loads(text, overrides=["launcher=simulator"]).launcher == Simulator()
+    assert loads(text, overrides=["launcher={kind: mpi}"]).launcher == Mpi()
 
 
 def test_the_last_one_wins() -> None:

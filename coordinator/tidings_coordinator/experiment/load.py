@@ -47,7 +47,8 @@ def loads(text: str, name: str = "experiment.yaml", overrides: Sequence[str] = (
     data = document.value
     changed: dict[Path, Override] = {}
     for override in map(Override.parse, overrides):
-        path = override.apply(data)
+        if (path := override.apply(data)) is None:
+            continue
         changed = {p: o for p, o in changed.items() if p[: len(path)] != path} | {path: override}
     data.setdefault("name", pathlib.Path(name).stem)
     locator = Locator(name, document, changed)

@@ -39,10 +39,12 @@ class Override:
             raise ExperimentError(f"--set {text}: {error.message}") from error
         return cls(text, tuple(key.strip().split(".")), found)
 
-    def apply(self, root: dict[str, Any]) -> Path:
+    def apply(self, root: dict[str, Any]) -> Path | None:
         """Change ``root`` in place. Raises ExperimentError.
 
-        Returns the path of what was set, or of the outermost mapping that was made to hold it.
+        A bare kind in the place of a plug-in of that kind leaves it its parameters, so that
+        ``--launcher mpi`` means the launcher that the file describes. Returns the path of what was
+        set, or of the outermost mapping that was made to hold it; None where nothing was.
         """
         container: Any = root
         path: Path = ()
@@ -58,6 +60,10 @@ class Override:
                 container[key] = {"kind": inner}
             container = container[key]
         key = self._key(self.keys[-1], container, path)
+        before = container[key] if isinstance(key, int) else container.get(key)
+        kind = before.get("kind") if isinstance(before, dict) else None
+        if kind is not None and kind == self.value:
+            return None
         container[key] = self.value
         return made or (*path, key)
 
