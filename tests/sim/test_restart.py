@@ -172,6 +172,60 @@ def test_gradient_tracking_is_exact_again(lose_state: bool) -> None:
     np.testing.assert_allclose(models(result), [bowls.optimum(5)] * 5, atol=1e-4)
 
 
+def broken_and_whole(
+    protocol: dict[str, Any], sends: int, lose_state: bool, topology: str = "ring"
+) -> tuple[Simulated, Simulated]:
+    """With a crash and a return, and without."""
+    problem = {"kind": "quadratic", "dim": 6}
+    made = plans(5, topology, protocol, problem, 300, wait_s=0.2, link=IDEAL, checkpoint=EVERY)
+    recorder = Recorder()
+    broken = simulate(
+        made,
+        recorder,
+        crash_before_send={VICTIM: sends},
+        restarts={VICTIM: Restart(0.4, lose_state)},
+    )
+    (back,) = recorder.named("rejoined")
+    assert back["unheard"] == []
+    assert back["round"] > sends // 20
+    assert [node.ledger.completed for node in broken.nodes] == [300] * 5
+    return broken, simulate(made)
+
+
+@pytest.mark.parametrize("lose_state", [False, True])
+@pytest.mark.parametrize(
+    ("protocol", "topology"),
+    [
+        # its duals sum to zero again
+        ({"kind": "msda"}, "ring"),
+        # comes to the same point from anything
+        ({"kind": "network_lasso", "penalty": 0.3}, "ring"),
+        ({"kind": "dfedavgm", "lr": 0.02, "local_steps": 3}, "ring"),
+        ({"kind": "dfedsam", "lr": 0.02, "local_steps": 3, "gossips": 3}, "ring"),
+        # takes what the others have
+        ({"kind": "co2", "lr": 0.01, "local_steps": 3}, "complete"),
+    ],
+    ids=lambda part: part["kind"] if isinstance(part, dict) else "",
+)
+def test_it_comes_to_where_it_would_have_come(
+    protocol: dict[str, Any], topology: str, lose_state: bool
+) -> None:
+    broken, whole = broken_and_whole(protocol, 37, lose_state, topology)
+    np.testing.assert_allclose(models(broken), models(whole), atol=1e-4)
+
+
+@pytest.mark.parametrize("lose_state", [False, True])
+def test_co2_takes_what_all_others_have(lose_state: bool) -> None:
+    """Bit by bit, without the penalty that would draw them together; what it missed is not made up.
+
+    While it is dead its part of the model, which nobody averages, stays the same on all others.
+    """
+    protocol = {"kind": "co2", "lr": 0.01, "local_steps": 3, "penalty": 1}
+    broken, _ = broken_and_whole(protocol, 160, lose_state, "complete")
+    got = models(broken)
+    assert (got == got[0]).all()
+
+
 @pytest.mark.parametrize("sends", [40, 41, 42, 43])
 def test_exchanges_of_a_node_that_is_back_are_new_ones(sends: int) -> None:
     """Peers that were engaged with the dead process get free, and nothing is committed twice."""

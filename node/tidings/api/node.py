@@ -7,7 +7,7 @@ runs over every transport and in virtual time.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Set
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum
@@ -159,8 +159,14 @@ class Node(ABC):
 
     @property
     @abstractmethod
+    def suspected(self) -> Set[int]:
+        """The nodes with a link to this one that are thought to be dead now."""
+
+    @property
     def live_neighbors(self) -> tuple[int, ...]:
         """The out-neighbours that are not suspected dead."""
+        suspected = self.suspected
+        return tuple(j for j in self.out_neighbors if j not in suspected)
 
     @property
     def neighbors(self) -> tuple[int, ...]:

@@ -31,11 +31,13 @@ def check_complete(protocol: str, in_degrees: Sequence[int]) -> None:
         raise ValueError(f"{protocol} needs an all-reduce among all nodes: use complete")
 
 
-async def average(u: torch.Tensor, node: Node) -> torch.Tensor:
+async def average(
+    u: torch.Tensor, node: Node, otherwise: torch.Tensor | None = None
+) -> torch.Tensor:
     """The average of everyone's ``u`` ((d,) float32), the same bits on every node.
 
     Where a share does not come in time the part is the mean of those that did; where an average
-    does not come, the part is the own one.
+    does not come, the part is that of ``otherwise`` ((d,) float32), or of the own ``u``.
     """
     parts = cut(u, node.n)
     await node.send_all({r: Share(parts[r]) for r in node.neighbors})
@@ -46,7 +48,8 @@ async def average(u: torch.Tensor, node: Node) -> torch.Tensor:
     # who averages may wait for a share as long before
     averages = await node.gather(Average, within_s=2 * node.wait_s)
     found = {r: average.x for r, average in averages.items()} | {node.id: mine}
-    return join([found.get(r, parts[r]) for r in range(node.n)], len(u))
+    silent = parts if otherwise is None else cut(otherwise, node.n)
+    return join([found.get(r, silent[r]) for r in range(node.n)], len(u))
 
 
 def cut(u: torch.Tensor, parts: int, size: int | None = None) -> Sequence[torch.Tensor]:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any, TypeVar
 
 import numpy as np
@@ -173,8 +173,8 @@ class RuntimeNode(Engaged):
         return tuple(sorted(self._phase.weights))
 
     @property
-    def live_neighbors(self) -> tuple[int, ...]:
-        return tuple(j for j in self.out_neighbors if j not in self._suspected)
+    def suspected(self) -> Set[int]:
+        return self._suspected
 
     @property
     def all_neighbors(self) -> tuple[int, ...]:

@@ -68,8 +68,10 @@ class A2CiD2(Protocol):
 
     The sum of x + xt over the nodes, and at a common time that of x, change by gradients only: a
     node mixes first and then shows its x (the public code sends before it mixes). The lower end
-    keeps an edge's clock. On the wire: x, once each way per averaging. Cost per round: ``rate``
-    messages of d floats per node.
+    keeps an edge's clock, and leaves out averagings with a node that is suspected dead.
+
+    On the wire: x, once each way per averaging. Cost per round: ``rate`` messages of d floats per
+    node.
     """
 
     lr: float
@@ -106,7 +108,11 @@ class A2CiD2(Protocol):
 
     async def run(self, node: Node) -> None:
         """Take gradients, and keep the clocks of the edges to higher-numbered neighbours."""
+        kept = node.restore()
         pair = Pair(node.model, *self.constants(node.graph))
+        step = torch.zeros_like(node.model)
+        if kept is not None:
+            pair.twin, pair.t, step = kept["twin"], kept["t"], kept["step"]
 
         def offer(peer: int, seen: Point | None) -> Point:
             pair.advance(self._now(node))
@@ -123,7 +129,6 @@ class A2CiD2(Protocol):
                 if peer > node.id:
                     tasks.start(self._gossip(node, peer, per_edge))
             clock = PoissonClock(node, "gradient clock", 1 / self.unit)
-            step = torch.zeros_like(node.model)
             for _ in node.rounds():
                 await clock.tick()
                 pair.advance(self._now(node))
@@ -131,6 +136,7 @@ class A2CiD2(Protocol):
                 pair.advance(self._now(node))
                 pair.gradient_event(-self.lr * step)
                 await node.report()
+                await node.keep(twin=pair.twin, t=pair.t, step=step)
 
     def _now(self, node: Node) -> float:
         return node.clock.now_s / self.unit
@@ -139,5 +145,7 @@ class A2CiD2(Protocol):
         clock = PoissonClock(node, f"gossip clock {peer}", rate / self.unit)
         while True:
             await clock.tick()
-            while await node.exchange(peer) is not Outcome.DELIVERED:
+            while peer not in node.suspected:
+                if await node.exchange(peer) is Outcome.DELIVERED:
+                    break
                 await node.sleep(0.05 * self.unit * node.rng("retry").random())

@@ -22,6 +22,8 @@ class ADPSGD(Protocol):
     is conserved even where a step falls between the two. A neighbour that is engaged refuses, and
     another one is tried.
 
+    Neighbours that are suspected dead are not drawn; where all are, a step goes without averaging.
+
     On the wire: x, once each way per averaging. Cost per local step: two messages of d floats.
     """
 
@@ -56,8 +58,8 @@ class ADPSGD(Protocol):
 
     async def _average(self, node: Node) -> None:
         rng = node.rng("peer")
-        while True:
-            peer = int(rng.choice(node.neighbors))
+        while peers := node.live_neighbors:
+            peer = int(rng.choice(peers))
             if await node.exchange(peer) is Outcome.DELIVERED:
                 return
             # refused: step back for about as long as the other one is engaged

@@ -54,7 +54,8 @@ class DADAO(Protocol):
     largest of all of them, as in the authors' code, and the speed is the same. p_e is the same for
     every edge of every graph (their code keeps the number of gossips per unit the same instead). A
     ``sequence`` changes every so many units, by the clock and not by a node's own steps;
-    ``graph.rewire`` with a node's next step. A gossip that is due when its edge goes is left out.
+    ``graph.rewire`` with a node's next step. A gossip that is due when its edge, or
+    the node at its end, has gone is left out.
 
     A gossip is an atomic exchange at one common time: the starter's when it asks, or the answerer's
     if that is later. A time that is more than ``lead`` ahead of a node's own clock, or no number,
@@ -151,6 +152,11 @@ class DADAO(Protocol):
             return weights.get(peer, 0.0)
         return 1 / node.graph.edges if peer in weights else 0.0
 
+    def _in_place(self, node: Node, peer: int) -> bool:
+        """Whether a gossip that is due can be had: not where its edge or the peer has gone."""
+        unit = math.floor(self._now(node))
+        return peer not in node.suspected and self._rate(node, peer, unit) > 0
+
     def _now(self, node: Node) -> float:
         return node.clock.now_s / self.unit
 
@@ -174,10 +180,10 @@ class DADAO(Protocol):
             return
         while True:
             await clock.tick()
-            while await node.exchange(peer, ask) is not Outcome.DELIVERED:
-                await node.sleep(0.05 * self.unit * node.rng("retry").random())
-                if not self._rate(node, peer, math.floor(self._now(node))):
+            while self._in_place(node, peer):
+                if await node.exchange(peer, ask) is Outcome.DELIVERED:
                     break
+                await node.sleep(0.05 * self.unit * node.rng("retry").random())
 
     def _clock(
         self, node: Node, peer: int, pace: float

@@ -7,13 +7,22 @@ from typing import Literal
 
 import torch
 
-from tidings.api import GraphFacts, Message, Node, Protocol, protocols
+from tidings.api import GraphFacts, Message, Node, Protocol, Vector, protocols
 from tidings.protocols.all_reduce import Average, Share, average, check_complete
+
+
+class Common(Message):
+    """What all nodes have alike, after so many ``rounds``: for one that comes back."""
+
+    x: Vector
+    before: Vector
+    m: Vector
+    rounds: int
 
 
 @dataclass
 class State:
-    """Each (d,) float32; all but ``y`` are the same on every node."""
+    """Each vector (d,) float32; all but ``y`` is the same on every node."""
 
     #: x_{t,0}, where this round begins
     x: torch.Tensor
@@ -23,6 +32,8 @@ class State:
     y: torch.Tensor
     #: the outer momentum
     m: torch.Tensor
+    #: how many rounds are in it
+    rounds: int = 0
 
 
 @protocols.register("co2")
@@ -49,9 +60,12 @@ class CO2(Protocol):
     average and takes that: SlowMo (Wang et al., ICLR 2020) with a penalty of 1, and Local SGD where
     besides outer_momentum is 0 and outer_lr 1.
 
-    A round lasts as long as the longer of local steps and all-reduce, not their sum. An average
-    that does not come in time is replaced by the node's own part. On the wire: parts of
-    L = ceil(d / n) floats. Cost per round: 2 n (n - 1) such messages.
+    A round lasts as long as the longer of local steps and all-reduce, not their sum. A share that
+    does not come is left out of the average; an average that does not come is taken to be where
+    the local steps began, so that its part goes on by momentum only. A node that comes back takes
+    what the others have, as if it had made no local steps in the last round.
+
+    On the wire: parts of L = ceil(d / n) floats. Cost per round: 2 n (n - 1) such messages.
     """
 
     lr: float
@@ -62,7 +76,8 @@ class CO2(Protocol):
     clip: float | None = None
     overlap: bool = True
 
-    messages = (Share, Average)
+    messages = (Share, Average, Common)
+    resyncs = Common
     synchronous = True
     static_graph = True
 
@@ -94,7 +109,9 @@ class CO2(Protocol):
         kept = node.restore()
         x = node.initial()
         state = State(x, x, x, torch.zeros_like(x)) if kept is None else kept["state"]
+        state = await node.rejoin(state, self)
         for _ in node.rounds():
+            state = await node.welcome(state, self)
             y, mean = await (
                 self._beside(state, node) if self.overlap else self._after(state, node)
             )
@@ -102,19 +119,29 @@ class CO2(Protocol):
             await node.report()
             await node.keep(state=state)
 
+    def resync_with(self, state: State, peer: int, node: Node) -> Common:
+        """What a node must have to go on with the others."""
+        return Common(state.x, state.before, state.m, state.rounds)
+
+    def resync(self, state: State, peer: int, message: Common, node: Node) -> State:
+        """Who has been through fewer rounds takes what the other has."""
+        if (message.rounds, -peer) <= (state.rounds, -node.id):
+            return state
+        return State(message.x, message.before, message.before, message.m, message.rounds)
+
     async def _beside(self, state: State, node: Node) -> tuple[torch.Tensor, torch.Tensor]:
         """The local steps, and the average of the last round's, which comes meanwhile."""
         if node.round == 0:
             return await self._train(state.x, node), state.x
         async with node.tasks() as tasks:
-            averaging = tasks.start(average(state.y, node))
+            averaging = tasks.start(average(state.y, node, otherwise=state.before))
             return await self._train(state.x, node), await averaging
 
     async def _after(self, state: State, node: Node) -> tuple[torch.Tensor, torch.Tensor]:
         """The local steps, and then their average."""
         y = await self._train(state.x, node)
         state.before = state.x
-        return y, await average(y, node)
+        return y, await average(y, node, otherwise=state.x)
 
     async def _train(self, x: torch.Tensor, node: Node) -> torch.Tensor:
         for _ in range(self.local_steps):
@@ -128,6 +155,7 @@ class CO2(Protocol):
         state.m = m if self.clip is None else m.clamp(-self.clip, self.clip)
         state.before, state.y = state.x, y
         state.x = state.x - self.outer_lr * state.m
+        state.rounds += 1
         return state.x
 
     def _penalty(self, state: State, change: torch.Tensor) -> float:

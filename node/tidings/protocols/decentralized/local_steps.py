@@ -38,10 +38,13 @@ class LocalSteps(Protocol):
 
     async def run(self, node: Node) -> None:
         """Train and average, round after round."""
+        node.restore()
+        x = await node.rejoin(node.model, self)
         for _ in node.rounds():
-            x = await self.train(node.model, node)
+            x = await self.train(await node.welcome(x, self), node)
             for node.step in range(self.gossips):
                 await node.send_all(node.to_neighbors(Weights(x)))
                 x = node.mix(x, await node.gather(Weights))
             node.model = x
             await node.report()
+            await node.keep()

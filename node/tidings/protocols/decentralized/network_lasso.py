@@ -37,7 +37,9 @@ class NetworkLasso(Protocol):
     the norm of x_j - z_jk over the node's edges.
 
     On the wire: x_j + u_jk, for each neighbour its own. Cost per round and node: deg(i) messages
-    of d floats. A neighbour's message that does not come leaves the edge as it was.
+    of d floats. A neighbour's message that does not come leaves the edge as it was. ADMM comes to
+    the same point from anything that the ends of an edge have, so neither a lost message nor a node
+    that comes back with an old z and u, or with none, moves the limit.
     """
 
     #: weight of the edges, lambda
@@ -71,7 +73,9 @@ class NetworkLasso(Protocol):
         edges = {k: Edge(x, torch.zeros_like(x)) for k in node.neighbors}
         if kept is not None:
             edges = {k: Edge(*kept["edges"][k]) for k in node.neighbors}
+        edges = await node.rejoin(edges, self)
         for _ in node.rounds():
+            edges = await node.welcome(edges, self)
             pull = sum((edge.z - edge.u for edge in edges.values()), torch.zeros_like(x))
             x = await node.minimizer(self.rho * pull, self.rho * len(edges))
             own = {k: (x + edge.u).float() for k, edge in edges.items()}
