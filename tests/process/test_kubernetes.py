@@ -23,6 +23,7 @@ from support.runs import (
     tidings,
     wait_until_gone,
 )
+from support.warm import Command
 
 from tidings_coordinator.kubernetes.api import Api
 from tidings_coordinator.kubernetes.config import find_cluster
@@ -50,14 +51,14 @@ def arguments(api: KubeApi, tmp_path: Path, *settings: str) -> list[str]:
 
 
 @contextmanager
-def working(api: KubeApi, tmp_path: Path, *settings: str) -> Iterator[subprocess.Popen[str]]:
+def working(api: KubeApi, tmp_path: Path, *settings: str) -> Iterator[Command]:
     """A long run, from when its nodes are working."""
     with started(*arguments(api, tmp_path, *LONG, *settings)) as run:
         until(lambda: api.machine.has_said('"phase":"running"'), run)
         yield run
 
 
-def until(condition: Callable[[], bool], run: subprocess.Popen[str]) -> None:
+def until(condition: Callable[[], bool], run: Command) -> None:
     deadline = time.monotonic() + DEADLINE_S
     while not condition():
         assert run.poll() is None, run.communicate()
@@ -65,10 +66,10 @@ def until(condition: Callable[[], bool], run: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
-def ended(run: subprocess.Popen[str]) -> tuple[int, str]:
+def ended(run: Command) -> tuple[int, str]:
     """Exit code of a run, and all that it said."""
     out, err = run.communicate(timeout=DEADLINE_S)
-    return run.returncode, out + err
+    return run.wait(), out + err
 
 
 def everything_is_gone(api: KubeApi) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.runs import DEADLINE_S, SMALL, finish, lines, result, started, tidings, wait_for_event
 from support.streams import events
+from support.warm import Command
 
 pytestmark = pytest.mark.process
 
@@ -33,7 +33,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def completed(run: subprocess.Popen[str], out: Path) -> str:
+def completed(run: Command, out: Path) -> str:
     """Wait for a run to complete, over whatever network a busy machine gave it; what it said."""
     _, _, err = finish(run)
     assert result(out)["run"] == "completed", err

@@ -33,6 +33,7 @@ from support.runs import (
     wait_until_gone,
 )
 from support.strangers import EVERYBODY, SlowLoris
+from support.warm import Command
 
 from tidings.runtime.enrolment import ENROL, TOKEN, make_request
 from tidings.transports.credentials import COORDINATOR
@@ -64,7 +65,7 @@ def simulated(file: Path, *setting: str) -> list[str]:
     return result(out)["weights_sha256"]  # type: ignore[no-any-return]
 
 
-def completed(run: subprocess.Popen[str], out: Path) -> None:
+def completed(run: Command, out: Path) -> None:
     """Wait for the run's end; whether its links kept time is a question for other tests."""
     _, text, err = finish(run)
     assert result(out)["run"] == "completed", text + err

@@ -14,6 +14,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from support.warm import Command
+
 #: a run that is not over by then has failed; longer on a machine that is busy with other things
 DEADLINE_S = float(os.environ.get("TIDINGS_TEST_DEADLINE_S", "120"))
 
@@ -45,6 +47,13 @@ def tidings(
     variables: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
+    if python == sys.executable:
+        warm = Command(arguments, cwd, variables)
+        try:
+            out, err = warm.communicate(deadline_s)
+        finally:
+            warm.kill()
+        return subprocess.CompletedProcess(arguments, warm.wait(), out, err)
     return subprocess.run(
         command(*arguments, python=python),
         capture_output=True,
@@ -57,11 +66,9 @@ def tidings(
 
 
 @contextmanager
-def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+def started(*arguments: str) -> Iterator[Command]:
     """A command while it runs; killed with the block, if it has not ended."""
-    process = subprocess.Popen(
-        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = Command(arguments)
     try:
         yield process
     finally:
@@ -83,10 +90,10 @@ def node(
     return process
 
 
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+def finish(process: Command) -> tuple[int, str, str]:
     """Wait for a command; its exit code and what it wrote."""
     out, err = process.communicate(timeout=DEADLINE_S)
-    return process.returncode, out, err
+    return process.wait(), out, err
 
 
 def wait_for_event(directory: Path, name: str, count: int = 1) -> list[dict[str, Any]]:
