@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import socket
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -117,8 +116,3 @@ def allocated_tasks() -> int | None:
     # "8(x2),4": as many tasks as processors, where the allocation names no tasks
     groups = re.findall(r"(\d+)(?:\(x(\d+)\))?", os.environ.get("SLURM_JOB_CPUS_PER_NODE", ""))
     return sum(int(cpus) * int(times or 1) for cpus, times in groups) or None
-
-
-def python_command() -> list[str]:
-    """``tidings`` with this interpreter."""
-    return [sys.executable, "-m", "tidings_coordinator.cli"]

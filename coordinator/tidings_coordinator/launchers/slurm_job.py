@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from tidings.errors import RunError, UserError
 from tidings_coordinator.control.watch import Watcher
 from tidings_coordinator.experiment.dump import dump
-from tidings_coordinator.launchers.slurm import python_command
 from tidings_coordinator.records.directory import read_json
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _sbatch(run: RunPlan, path: Path, job: Path, options: Sequence[str]) -> str:
     script.write_text(
         _SCRIPT.format(
             out=shlex.quote(str(path)),
-            tidings=shlex.join(python_command()),
+            tidings=shlex.join([sys.executable, "-m", "tidings_coordinator.cli"]),
             file=shlex.quote(str(experiment)),
         ),
         encoding="utf-8",
