@@ -1,25 +1,19 @@
 """Random schedules of faults in virtual time: the run ends, and the books are right.
 
-A schedule that fails is printed as an experiment file with the command that runs it again.
+A schedule that fails is printed as the one command that does it again.
 TIDINGS_SCHEDULES says how many are tried.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from hypothesis import HealthCheck, Phase, given, note, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from support.runs import lines
-
-from tidings_coordinator.control.watch import Watcher
-from tidings_coordinator.experiment.load import loads
-from tidings_coordinator.running import Outcome, run_experiment
+from support.experiments import check
+from support.schedules import replayable
 
 pytestmark = pytest.mark.sim
 
@@ -108,10 +102,6 @@ def schedules(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-def ran(text: str, path: Path) -> Outcome:
-    return run_experiment(loads(text, "random.yaml"), text, path, Watcher(), path.parent)
-
-
 @settings(
     max_examples=SCHEDULES,
     deadline=None,
@@ -121,50 +111,5 @@ def ran(text: str, path: Path) -> Outcome:
 )
 @given(schedules())
 def test_whatever_is_broken(experiment: dict[str, Any]) -> None:
-    text = yaml.safe_dump(experiment, sort_keys=False)
-    note(f"to run it again: tidings simulate random.yaml, with random.yaml being\n\n{text}")
-    with tempfile.TemporaryDirectory() as folder:
-        first = ran(text, Path(folder) / "first")
-        second = ran(text, Path(folder) / "second")
-        changes = lines(first.directory, "faults")
-        nodes = {line["node"]: line for line in lines(first.directory, "nodes")}
-        links = lines(first.directory, "links")
-    # whatever was broken, the run came to its end, the same way twice
-    assert first.result["run"] == "completed", first.result["reason"]
-    assert first.result["trace_hash"] == second.result["trace_hash"]
-    assert first.result["weights_sha256"] == second.result["weights_sha256"]
-    _every_beginning_has_an_end(changes)
-    _no_message_from_nowhere(links, nodes)
-
-
-def _every_beginning_has_an_end(changes: list[dict[str, Any]]) -> None:
-    """What has come has gone again at the end, but for the dead, and nothing goes twice."""
-    open_: dict[tuple[str, int, str], int] = {}
-    for line in changes:
-        key = (line["event"], line["occurrence"], line["target"])
-        if line["state"] == "active":
-            open_[key] = open_.get(key, 0) + 1
-        elif line["state"] == "recovered":
-            assert open_.get(key, 0) > 0, line
-            open_[key] = 0
-    dead = {
-        line["target"]
-        for line in changes
-        if line["fault"] == "node.crash" and line["state"] == "active"
-    }
-    left = [key for key, count in open_.items() if count and key[2].partition("->")[0] not in dead]
-    lasting = {line["event"] for line in changes if line["fault"] not in ("mark", "node.crash")}
-    assert not [key for key in left if key[0] in lasting]
-
-
-def _no_message_from_nowhere(links: list[dict[str, Any]], nodes: dict[int, dict[str, Any]]) -> None:
-    """No more arrives over a link than was handed to it, less what it and faults have lost."""
-    for link in links:
-        if link["target"] not in nodes:
-            continue
-        arrival = nodes[link["target"]]["arrivals"].get(str(link["source"]))
-        if arrival is None:
-            continue
-        came = arrival["messages"] + arrival["refused"]["messages"]
-        lost = link["lost"]["messages"] + sum(f["messages"] for f in link["faulted"].values())
-        assert came <= link["messages"] + link["duplicated"]["messages"] - lost, link
+    with replayable(experiment):
+        check(experiment)

@@ -68,6 +68,11 @@ class Ledger:
         before_bytes, before = self._nonsense.get(source, (0, 0))
         self._nonsense[source] = (before_bytes + size_bytes, before + 1)
 
+    def came(self, source: int) -> int:
+        """How many frames of a source have arrived, well-formed or not."""
+        _, nonsense = self._nonsense.get(source, (0, 0))
+        return self.arrivals.get(source, (0, 0))[1] + nonsense
+
     def sent(self) -> ByteCount:
         """Bytes handed to all links so far."""
         total = ByteCount()

@@ -33,7 +33,7 @@ _STUCK_S = 60.0
 class Controls:
     """What can be done to the nodes of a simulated run, from outside, now."""
 
-    def __init__(self, run: _Run, suspect_after_s: float) -> None:
+    def __init__(self, run: Run, suspect_after_s: float) -> None:
         self._run = run
         self._suspect_after_s = suspect_after_s
 
@@ -143,7 +143,7 @@ class Simulated:
 class _SimulatedWorld(World):
     native = False
 
-    def __init__(self, plan: NodePlan, run: _Run) -> None:
+    def __init__(self, plan: NodePlan, run: Run) -> None:
         self._run = run
         self._node = plan.node
         self.clock = VirtualClock(run.loop)
@@ -176,7 +176,7 @@ class _SimulatedWorld(World):
         self._run.observer.arrived(self._node, armed, round_)
 
 
-class _Run:
+class Run:
     """The nodes, and the rules by which a run ends."""
 
     def __init__(self, plans: Sequence[NodePlan], observer: Observer, loop: VirtualLoop) -> None:
@@ -366,12 +366,12 @@ def simulate(
     loop = VirtualLoop(tie_seed, round(start_s * NS_PER_S))
 
     async def main() -> Simulated:
-        run = _Run(plans, observer or Observer(), loop)
+        run = Run(plans, observer or Observer(), loop)
         if stop_s is not None:
             loop.call_at(stop_s, run.stop, f"time limit of {stop_s:g} s")
         run.observer.begun(Controls(run, suspect_after_s))
         for node, sends in (crash_before_send or {}).items():
-            _arm_crash(run, node, sends, suspect_after_s, (restarts or {}).get(node))
+            arm_crash(run, node, sends, suspect_after_s, (restarts or {}).get(node))
         end_s = await run.main()
         return Simulated(
             finals=[node.final() for node in run.nodes if not node.dead],
@@ -385,8 +385,8 @@ def simulate(
     return run_virtual(main(), loop)
 
 
-def _arm_crash(
-    run: _Run, node: int, sends: int, suspect_after_s: float, restart: Restart | None
+def arm_crash(
+    run: Run, node: int, sends: int, suspect_after_s: float, restart: Restart | None
 ) -> None:
     """Kill a node in the middle of its sending; its neighbours come to suspect it later."""
     transport = run.network.nodes[node]

@@ -100,11 +100,16 @@ class Strikes:
 
     async def beat(self, mail: Mail) -> None:
         """Hand a heartbeat to its link, unless that is cut; other strikes are at messages."""
-        for strike in self._links.get(mail.target, {}).values():
-            if isinstance(strike.striker, Cut):
-                self._lose(mail.target, mail.frame, strike.event)
-                return
+        cut = self._cut(mail.target)
+        if cut is not None:
+            self._lose(mail.target, mail.frame, cut.event)
+            return
         await self._transport.send(mail.target, mail.frame)
+
+    def _cut(self, target: int) -> _Strike | None:
+        """What keeps the link cut now, if anything does."""
+        strikes = self._links.get(target, {}).values()
+        return next((strike for strike in strikes if isinstance(strike.striker, Cut)), None)
 
     def _struck(
         self, strike: _Strike, mail: Mail, copy: Copy, event: str
@@ -133,6 +138,13 @@ class Strikes:
 
         def release() -> None:
             del self._held[handle]
+            cut = self._cut(target)
+            if cut is not None:
+                # it has not left yet
+                cut.on(Mail(target, None, 0, copy.frame))
+                if not copy.extra:
+                    self._lose(target, copy.frame, cut.event)
+                return
             task = asyncio.ensure_future(self._transport.send(target, copy.frame, copy.extra))
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)

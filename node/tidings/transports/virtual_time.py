@@ -160,12 +160,13 @@ def run_virtual(main: Coroutine[Any, Any, R], loop: VirtualLoop) -> R:
     try:
         return loop.run_until_complete(task)
     finally:
-        _cancel_all(loop)
+        cancel_all(loop)
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
 
 
-def _cancel_all(loop: VirtualLoop) -> None:
+def cancel_all(loop: VirtualLoop) -> None:
+    """End all tasks of a loop that is not running."""
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()
