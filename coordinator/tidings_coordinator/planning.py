@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ from tidings.runtime.plan import (
     derive_rng,
 )
 from tidings.units import Duration
-from tidings_coordinator import liveness
+from tidings_coordinator import enforcing, liveness
 from tidings_coordinator.experiment.model import Experiment
 from tidings_coordinator.experiment.selectors import selects
 from tidings_coordinator.faults.firing import Firing
@@ -106,23 +106,6 @@ class RunPlan:
         """Node 0's protocol, problem and codec, for predictions."""
         return Parts.of(self.nodes[0])
 
-    def check_links(self, check: Callable[[LinkShape], None]) -> None:
-        """Try every link; what ``check`` raises gets the place where the file says it."""
-        network = self.experiment.network
-        for (source, target), shape in self.links.items():
-            try:
-                check(shape)
-            except ConfigError as error:
-                raise ConfigError(
-                    error.message, ("network", *network.place(str(error.path[0]), source, target))
-                ) from error
-
-    def check_kernel_here(self) -> None:
-        """ConfigError where this machine's kernel is to impose the links and cannot; needs root."""
-        if self.experiment.network.enforce == "kernel":
-            kernel.check_programs()
-            self.check_links(kernel.check_here)
-
 
 def plan(experiment: Experiment, run: str) -> RunPlan:
     """Resolve an experiment; UserError for what cannot work, with file, line and key."""
@@ -174,7 +157,7 @@ def _plan(experiment: Experiment, run: str) -> RunPlan:
     liveness.check(planned)
     demands.check(experiment)
     if experiment.network.enforce == "kernel":
-        planned.check_links(kernel.check)
+        enforcing.check(planned, kernel.check)
     return planned
 
 

@@ -200,6 +200,27 @@ def test_the_kernel_imposes_the_rate_inside_the_containers(
     assert result(out)["weights_sha256"] == result(simulated)["weights_sha256"]
 
 
+def test_faults_change_what_the_kernel_imposes_in_containers(image: str, tmp_path: Path) -> None:
+    file, out = tmp_path / "reshaped.yaml", tmp_path / "run"
+    text = SMALL.replace("nodes: 4", "nodes: 2\ntopology: {kind: complete}")
+    text = text.replace("hidden: 16", "hidden: 2000").replace("rounds: 12", "time: 10s")
+    # the second one changes nothing, and so measures
+    events = (
+        "{id: slow, fault: link.shape, on: 0->1, from: 1s, to: 4s, with: {rate: 4Mbit/s}}",
+        "{id: fast, fault: link.scale, on: 0->1, from: 5s, to: 8s, with: {rate: 1, delay: 1}}",
+    )
+    file.write_text(text + "faults:\n" + "".join(f"  - {event}\n" for event in events))
+    setting = [*COMPOSE, *KERNEL, *SLOW, "--set", "network.rate=20Mbit/s"]
+    done = tidings("run", str(file), "--out", str(out), *setting, deadline_s=_MAKE_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert result(out)["faults"] == "all"
+    by = {(line["event"], line["state"]): line for line in lines(out, "faults")}
+    for event, meant in (("slow", 4e6), ("fast", 20e6)):
+        took_s = by[event, "recovered"]["time_s"] - by[event, "active"]["time_s"]
+        achieved = by[event, "recovered"]["detail"]["wire_bytes"] * 8 / took_s * 1448 / 1514
+        assert 0.6 < achieved / meant < 1.05, event
+
+
 def test_ctrl_c_takes_everything_down(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with started("run", str(file), "--out", str(out), *COMPOSE, *ENDLESS) as run:
@@ -295,6 +316,46 @@ def test_faults_freeze_and_kill_containers(image: str, tmp_path: Path) -> None:
     assert by["dead", "active"]["round"] == 30
     (death,) = [event for event in lines(out, "events") if event["event"] == "died"]
     assert death["how"] == "killed by SIGKILL"
+    assert parts(id_of(out)) == []
+
+
+@pytest.mark.parametrize(
+    ("event", "victims"),
+    [
+        ("fault: node.crash, on: 2, at: {round: 30}, with: {restart_after: 1s}", [2]),
+        (
+            "fault: node.churn, on: all, from: 500ms, to: 5s, "
+            "with: {per_minute: 100%, downtime: 500ms}",
+            [3, 1],
+        ),
+    ],
+    ids=["crash", "churn"],
+)
+def test_a_killed_container_is_started_again(
+    event: str, victims: list[int], image: str, tmp_path: Path
+) -> None:
+    file, out = tmp_path / "restart.yaml", tmp_path / "run"
+    file.write_text(
+        SMALL.replace("rounds: 12", "time: 40s").replace("every: 4", "every: 2s")
+        + "seed: 58\n"
+        + "compute: {time: 20ms}\n"
+        + "wait: {for: live, timeout: 5s}\n"
+        + "checkpoint: {every: 5}\n"
+        + f"faults:\n  - {{id: dead, {event}}}\n"
+    )
+    done = tidings("run", str(file), "--out", str(out), *COMPOSE, *SLOW, deadline_s=_MAKE_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = result(out)
+    assert (found["run"], found["faults"]) == ("completed", "all")
+    assert None not in found["weights_sha256"]
+    events = lines(out, "events")
+    died = [event for event in events if event["event"] == "died"]
+    assert [death["node"] for death in died] == victims
+    assert all(death["how"] == "killed by SIGKILL" for death in died)
+    back = {event["node"]: event for event in events if event["event"] == "rejoined"}
+    # what it had written was still there
+    assert all(json.loads(back[node]["fields"])["restored"] for node in victims)
+    assert list((out / "checkpoints" / f"node-{victims[0]:04d}").glob("round-*"))
     assert parts(id_of(out)) == []
 
 

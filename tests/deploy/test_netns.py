@@ -132,6 +132,93 @@ def test_a_rate_that_the_kernel_does_not_deliver_is_noticed(file: Path, tmp_path
     assert "rate off by -6" in result(out)["fidelity"]["problems"][0]
 
 
+#: (id, fault, from, to, bit/s that are meant); of a link of 20 Mbit/s
+WINDOWS = (
+    ("half", "link.scale, with: {rate: 0.5, delay: 1}", 1.0, 2.5, 10e6),
+    # the smaller one of two, and then half again
+    ("least", "link.shape, with: {rate: 4Mbit/s}", 2.5, 5.0, 4e6),
+    ("again", "link.scale, with: {rate: 0.5, delay: 1}", 2.5, 6.5, (4e6 * 2.5 + 10e6 * 1.5) / 4),
+    ("steps", "link.trace, with: {file: TRACE}", 7.0, 10.0, (8e6 * 1.5 + 2e6 * 1.5) / 3),
+    # changes nothing, so what passes is what passes without faults
+    ("plain", "link.scale, with: {rate: 1, delay: 1}", 10.5, 13.0, 20e6),
+)
+#: packets of 1514 bytes carry 1448 of a frame
+WIRE = 1514 / 1448
+
+
+def test_faults_change_what_the_kernel_imposes(tmp_path: Path) -> None:
+    need_namespaces()
+    trace = tmp_path / "trace.csv"
+    trace.write_text("time,rate,delay\n0s,8Mbit/s,\n1.5s,2Mbit/s,\n")
+    file, out = tmp_path / "reshaped.yaml", tmp_path / "run"
+    text = SMALL.replace("nodes: 4", "nodes: 2\ntopology: {kind: complete}")
+    text = text.replace("rate: 50Mbit/s, delay: 2ms", "rate: 20Mbit/s, enforce: kernel")
+    text = text.replace("hidden: 16", "hidden: 2000").replace("{rounds: 12}", "{time: 14s}")
+    events = [
+        f"  - {{id: {event}, fault: {fault}, on: 0->1, from: {start}s, to: {end}s}}\n"
+        for event, fault, start, end, _ in WINDOWS
+    ]
+    file.write_text(text + "faults:\n" + "".join(events).replace("TRACE", str(trace)))
+    done = tidings("run", str(file), "--out", str(out), *NETNS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert result(out)["faults"] == "all"
+    by = {(line["event"], line["state"]): line for line in lines(out, "faults")}
+    for event, _, start, end, meant in WINDOWS:
+        begun, over = by[event, "active"], by[event, "recovered"]
+        assert begun["time_s"] == pytest.approx(start, abs=0.3)
+        assert over["time_s"] == pytest.approx(end, abs=0.3)
+        achieved = over["detail"]["wire_bytes"] * 8 / (over["time_s"] - begun["time_s"]) / WIRE
+        # the link has nothing to do while both nodes compute, and never does more than it may
+        assert 0.7 < achieved / meant < 1.05, event
+
+
+def test_a_killed_node_comes_back_behind_its_kernel_links(file: Path, tmp_path: Path) -> None:
+    """From its checkpoint, into its namespace; what holds for its links holds again."""
+    out = tmp_path / "run"
+    text = SMALL.replace("{rounds: 12}", "{time: 12s}").replace("hidden: 16", "hidden: 500")
+    events = (
+        "{id: slow, fault: link.shape, on: 2->3, at: 500ms, with: {rate: 2Mbit/s}}",
+        "{id: dead, fault: node.crash, on: 2, at: 3s, with: {restart_after: 300ms}}",
+        # measures what passes
+        "{id: then, fault: link.scale, on: 2->3, from: 8s, to: 11s, with: {rate: 1, delay: 1}}",
+    )
+    more = "wait: {for: live, timeout: 5s}\ncheckpoint: {every: 2}\nfaults:\n"
+    file.write_text(text + more + "".join(f"  - {event}\n" for event in events))
+    done = tidings("run", str(file), "--out", str(out), *NETNS, *KERNEL)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = result(out)
+    assert (found["run"], found["faults"]) == ("completed", "all")
+    assert None not in found["weights_sha256"]
+    (back,) = [event for event in lines(out, "events") if event["event"] == "rejoined"]
+    assert (back["node"], json.loads(back["fields"])["restored"] > 0) == (2, True)
+    states = [line["state"] for line in lines(out, "faults") if line["event"] == "slow"]
+    assert states == ["active", "recovered", "active", "recovered"]
+    by = {(line["event"], line["state"]): line for line in lines(out, "faults")}
+    took_s = by["then", "recovered"]["time_s"] - by["then", "active"]["time_s"]
+    achieved = by["then", "recovered"]["detail"]["wire_bytes"] * 8 / took_s / WIRE
+    assert 0.7 < achieved / 2e6 < 1.05
+    assert parts(found["run_id"]) == set()
+
+
+def test_what_the_kernel_refuses_a_fault_is_recorded_as_failed(file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    text = SMALL.replace("{rounds: 12}", "{time: 4s}")
+    events = "faults:\n  - {id: slow, fault: link.shape, on: 0->1, from: 3s, to: 3500ms, "
+    file.write_text(text + events + "with: {rate: 1Mbit/s}}\n")
+    with started("run", str(file), "--out", str(out), *NETNS, *KERNEL) as run:
+        key = wait_for_event(out, "launching")[0]["run"].rpartition("-")[2]
+        wait_for_event(out, "started")
+        # somebody takes away what is to be changed
+        away = ["ip", "netns", "exec", f"tidings-{key}-0", "tc", "qdisc", "del", "dev", "eth0"]
+        subprocess.run([*away, "root"], check=True, capture_output=True)
+        code, text, _ = finish(run)
+    assert code == 4, text
+    (line,) = lines(out, "faults")
+    assert (line["event"], line["target"], line["state"]) == ("slow", "0->1", "failed")
+    assert "tc" in line["detail"]["reason"]
+    assert result(out)["faults"] == "none"
+
+
 def test_what_the_kernel_or_the_launcher_cannot_do_is_refused(file: Path, tmp_path: Path) -> None:
     out = ["--out", str(tmp_path / "run")]
     done = tidings("run", str(file), *out, *KERNEL)
@@ -160,6 +247,23 @@ def test_delay_is_imposed_where_the_kernel_can_and_refused_where_not(
     else:
         assert done.returncode == 2
         assert "network.delay=20ms: this machine's kernel has no sch_netem" in done.stderr
+        assert not out.exists()
+
+
+def test_a_faults_delay_is_imposed_where_the_kernel_can_and_refused_where_not(
+    file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    event = "{id: far, fault: link.shape, on: 0->1, at: {round: 4}, with: {delay: 20ms}}"
+    file.write_text(SMALL + f"faults:\n  - {event}\n")
+    done = tidings("run", str(file), "--out", str(out), *NETNS, *KERNEL)
+    if has_netem():
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert [line["state"] for line in lines(out, "faults")] == ["active", "recovered"]
+    else:
+        assert done.returncode == 2
+        said = "faults.0.fault: 'link.shape': this machine's kernel has no sch_netem"
+        assert said in done.stderr
         assert not out.exists()
 
 

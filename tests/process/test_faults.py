@@ -220,7 +220,10 @@ def test_a_node_is_killed_and_comes_back(tmp_path: Path) -> None:
     assert [event["event"] for event in lines(out, "events")].count("returned") == 1
 
 
-def test_churn(tmp_path: Path) -> None:
+@pytest.mark.parametrize("launcher", ["local", "netns"])
+def test_churn(launcher: str, tmp_path: Path) -> None:
+    if launcher == "netns":
+        need_namespaces()
     # two crashes fall into that time with this seed
     found, changes, out = ran(
         tmp_path,
@@ -230,6 +233,7 @@ def test_churn(tmp_path: Path) -> None:
         stop="{time: 12s}",
         evaluate="{every: 1s}",
         compute="{time: 20ms}",
+        launcher=launcher,
     )
     assert (found["run"], found["faults"]) == ("completed", "all")
     died = [event for event in lines(out, "events") if event["event"] == "died"]

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from tidings.errors import ConfigError
-from tidings.links.kernel import Device, Lane, check, commands
+from tidings.links.kernel import Device, Lane, ceiling, changed, check, commands, readdressed
 from tidings.links.shape import LinkShape, NicShape
 from tidings.runtime.plan import NodePlan
 from tidings.units import NS_PER_S
@@ -35,8 +35,37 @@ def classes(text: str, device: str = "eth0") -> dict[str, tuple[str, int, int]]:
             for parent, own, rate, ceil in re.findall(pattern, text)}  # fmt: skip
 
 
-def test_nothing_asked_nothing_done() -> None:
-    assert made(Lane("198.18.0.2", LinkShape(loss=0.5))) == ([], "")
+def test_a_link_of_which_nothing_is_asked_has_a_class_that_a_fault_can_change() -> None:
+    ip, text = made(Lane("198.18.0.2", LinkShape(loss=0.5)))
+    assert ip == []
+    assert classes(text) == {"7d1d:10": ("7d1d:", 100 * 10**9, 100 * 10**9)}
+
+
+def test_another_shape_changes_a_links_class_and_what_queues_in_it() -> None:
+    shape = LinkShape(rate_bit_per_s=2e6, queue_bytes=5000)
+    nic = NicShape(egress_bit_per_s=10e6)
+    change, replace_ = changed(DEVICE, 1, shape, 2, nic, 2.0)
+    rate = round(1e6 * WIRE)
+    made_so = f"class change dev eth0 parent 7d1d:1 classid 7d1d:11 htb rate {rate}bit ceil {rate}"
+    assert change.startswith(made_so)
+    assert replace_ == "qdisc replace dev eth0 parent 7d1d:11 bfifo limit 5000"
+    assert ceiling(shape, DEVICE, nic, 2.0) == rate
+    # the rest is as it was made
+    _, text = made(FIRST, replace(SECOND, shape=shape), nic=nic, scale=2.0)
+    assert change.replace("change", "add", 1) in text
+    delayed = changed(DEVICE, 0, LinkShape(delay_ns=NS_PER_S // 50), 2, nic)[1]
+    assert delayed.startswith("qdisc replace dev eth0 parent 7d1d:10 netem limit ")
+
+
+def test_a_neighbour_that_is_elsewhere_now_keeps_its_class() -> None:
+    _, text = made(FIRST, SECOND, nic=NicShape(ingress_bit_per_s=6e6))
+    lines = readdressed(DEVICE, 1, "198.18.0.9", NicShape(ingress_bit_per_s=6e6))
+    assert [line.split()[:4] for line in lines] == [
+        ["filter", "del", "dev", "eth0"], ["filter", "add", "dev", "eth0"],
+        ["filter", "del", "dev", "tidings-in"], ["filter", "add", "dev", "tidings-in"],
+    ]  # fmt: skip
+    for line in lines[1::2]:
+        assert line.replace("198.18.0.9", "198.18.0.3") in text.splitlines()
 
 
 def test_each_link_has_a_class_by_destination_at_the_rate_of_its_frames() -> None:

@@ -13,7 +13,7 @@ def order_of(
     run: RunPlan, address: str, directory: Path, discovery: str, join: Mapping[str, str]
 ) -> Order:
     """The order for a run whose coordinator listens at ``address``."""
-    experiment = run.experiment
+    experiment, checkpoint = run.experiment, run.nodes[0].checkpoint
     return Order(
         run.run,
         len(run.nodes),
@@ -22,6 +22,7 @@ def order_of(
         run.nodes[0].protocol,
         run.nodes[0].problem,
         experiment.network.enforce == "kernel",
+        None if checkpoint is None else Path(checkpoint.directory),
         None if experiment.byzantine is None else experiment.byzantine.attack.config(),
         discovery,
         join,

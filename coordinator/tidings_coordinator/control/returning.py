@@ -35,6 +35,8 @@ class Returning:
         self._entrance = entrance
         self._event = event
         self._now_s = now_s
+        #: where nodes were that are not back yet
+        self._places: dict[int, str] = {}
         self._incarnations = {plan.node: plan.incarnation for plan in run.nodes}
         #: nodes whose death is no failure: they are dead, or on their way back
         self.away: set[int] = set()
@@ -50,6 +52,9 @@ class Returning:
         if self._entrance.enrolment is not None:
             # its key has died with it
             self._entrance.enrolment.reopen(node)
+        before = self._server.sessions[node].listening
+        if before is not None:
+            self._places[node] = before.data_address
         session = self._server.renew(node)
         self._incarnations[node] += 1
         self._event("restarting", node, incarnation=self._incarnations[node])
@@ -74,11 +79,11 @@ class Returning:
     def _introduce(self, session: Session) -> None:
         """Tell the node of its neighbours, and them of it."""
         assert session.listening is not None
-        known = {
-            target: listening.data_address
-            for target in self._run.nodes[session.node].links
-            if (listening := self._server.sessions[target].listening) is not None
-        }
+        self._places.pop(session.node, None)
+        here = {s.node: s.listening.data_address for s in self._server.sessions.values()
+                if s.listening is not None}  # fmt: skip
+        places = self._places | here
+        known = {target: places[target] for target in self._run.nodes[session.node].links}
         session.send(pb.CoordinatorMessage(peers=pb.Peers(addresses=known)))
         news = pb.Peers(addresses={session.node: session.listening.data_address})
         for plan in self._run.nodes:

@@ -10,9 +10,6 @@ from typing import Any
 from tidings.errors import ConfigError, nearest
 from tidings.faults.coord_isolate import CoordIsolate
 from tidings.faults.graph_rewire import GraphRewire
-from tidings.faults.link_scale import LinkScale
-from tidings.faults.link_shape import LinkShapeFault
-from tidings.faults.link_trace import LinkTrace
 from tidings.faults.matching import HANDSHAKE, MatchingFault
 from tidings.faults.net_partition import NetPartition
 from tidings.faults.node_churn import NodeChurn
@@ -80,10 +77,6 @@ class _Resolution:
             raise self._wrong(f"'{fault.kind}' needs 'on': the {fault.picks} that it hits")
         if isinstance(fault, StoreFail) and self.experiment.checkpoint.every is None:
             raise self._wrong("nodes write no checkpoints: checkpoint.every says when", "fault")
-        reshaping = LinkShapeFault | LinkScale | LinkTrace
-        if isinstance(fault, reshaping) and self.experiment.network.enforce == "kernel":
-            message = f"'{fault.kind}' is for links that the nodes impose: network.enforce: user"
-            raise self._wrong(message, "fault")
         if isinstance(fault, CoordIsolate) and event.lasts_s is None:
             # who hears nothing cannot count
             raise self._wrong("say for how long, as a time: for: 10s", "fault")

@@ -51,6 +51,8 @@ class Order:
     problem: dict[str, Any]
     #: whether the kernel is to impose the links
     kernel: bool = False
+    #: where nodes are to write their checkpoints, a folder each; None for no checkpoints
+    checkpoints: Path | None = None
     #: what attackers do, where there are any
     attack: dict[str, Any] | None = None
     #: what wants to be scraped, as http_sd; empty where the run is not watched

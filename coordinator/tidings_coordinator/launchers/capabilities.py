@@ -122,6 +122,8 @@ _FAULTS: dict[str, Mapping[str, str]] = {
     "node.churn": {
         "simulator": _SIMULATED + "test_churn",
         "local": _REAL + "test_churn",
+        "netns": _REAL + "test_churn",
+        "compose": "tests/deploy/test_compose.py::test_a_killed_container_is_started_again",
     },
     "msg.drop": _everywhere(_ROUNDS),
     "msg.delay": _everywhere(_ROUNDS),
@@ -151,6 +153,18 @@ FAULTS: dict[str, Feature] = {
     name: Feature(name, tests, faults.get(name).needs) for name, tests in _FAULTS.items()
 }
 
+_RESHAPED = "test_faults_change_what_the_kernel_imposes"
+#: what faults that reshape links ask for besides, where the kernel imposes them
+RESHAPED_BY_KERNEL = Feature(
+    "link.shape, link.scale, link.trace under enforce: kernel",
+    {
+        "netns": f"tests/deploy/test_netns.py::{_RESHAPED}",
+        "compose": f"tests/deploy/test_compose.py::{_RESHAPED}_in_containers",
+        "simulator": f"tests/deploy/test_netns.py::{_RESHAPED}",
+    },
+    "kernel_links",
+)
+
 #: what nodes do to themselves without any event, and the faults
 FEATURES: tuple[Feature, ...] = (
     Feature(
@@ -160,5 +174,6 @@ FEATURES: tuple[Feature, ...] = (
         "byzantine",
         _everywhere(_TRANSPORTS + "test_every_aggregator_ends_with_the_same_bits_and_bytes"),
     ),
+    RESHAPED_BY_KERNEL,
     *FAULTS.values(),
 )

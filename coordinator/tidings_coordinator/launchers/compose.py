@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import tidings
 from tidings.errors import ConfigError, RunError
+from tidings.runtime.checkpoint import folder_of
+from tidings_coordinator import enforcing
 from tidings_coordinator.launchers.base import (
     Exit,
     Launcher,
@@ -87,6 +89,7 @@ class Compose(Launcher):
             "tls": Shown(_RUNS),
             "kill": Shown(_KILLED),
             "pause": Shown(f"{_TESTS}::test_a_paused_node_stands_still_and_goes_on"),
+            "restart": Shown(f"{_TESTS}::test_a_killed_container_is_started_again"),
             "isolate": Shown(
                 f"{_TESTS}::test_an_isolated_node_is_off_the_data_network_and_comes_back"
             ),
@@ -125,7 +128,7 @@ class Compose(Launcher):
             docker.close()
         if os.geteuid() == 0:
             # containers have this machine's kernel; who is not root finds out from the nodes
-            run.check_kernel_here()
+            enforcing.check_here(run)
 
     def group(self) -> NodeGroup:
         """Containers, not made yet."""
@@ -168,6 +171,9 @@ class ComposeNodes(NodeGroup):
     async def start(self, order: Order) -> None:
         """Render the file into the run directory, listen for deaths, bring everything up."""
         self._order = order
+        if order.checkpoints is not None:
+            for node in range(order.nodes):
+                _make_for_anybody(folder_of(order.checkpoints, node).path)
         file = order.directory / "compose.yaml"
         file.write_text(self._render(order))
         self._listen()
@@ -201,6 +207,7 @@ class ComposeNodes(NodeGroup):
                 order.coordinator,
                 self._control.name,
                 order.kernel,
+                order.checkpoints,
                 files_of(order.protocol, order.problem, order.attack),
                 watch,
                 tuple(order.join),
@@ -241,6 +248,12 @@ class ComposeNodes(NodeGroup):
             await asyncio.to_thread(container.unpause)
         else:
             await asyncio.to_thread(container.kill, number)
+
+    async def restart(self, node: int) -> None:
+        """Start the node's container again, as it was made, once its process has ended."""
+        container = await asyncio.to_thread(self._container, node)
+        await asyncio.to_thread(container.wait, timeout=_DOWN_S)
+        await asyncio.to_thread(container.start)
 
     async def isolate(self, node: int, cut: bool) -> None:
         """Take a node off the data network, or put it back under its name."""
@@ -290,6 +303,13 @@ class ComposeNodes(NodeGroup):
 
         self._listener = threading.Thread(target=listen, name="tidings-docker", daemon=True)
         self._listener.start()
+
+
+def _make_for_anybody(folder: Path) -> None:
+    """A folder into which a container's user can write, whoever that is here."""
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        folder.chmod(0o777)
 
 
 def _pause(container: Any) -> None:

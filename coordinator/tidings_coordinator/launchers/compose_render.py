@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from tidings.runtime.checkpoint import folder_of
 from tidings.runtime.main import ONE_THREAD
 
 #: on everything that a run makes: the run, and the process that made it
@@ -37,6 +38,8 @@ class Stack:
     control: str
     #: whether the nodes' kernel links are to be made inside their containers
     kernel: bool
+    #: where on this machine the nodes' checkpoints are to be; None for no checkpoints
+    checkpoints: Path | None = None
     #: files of the experiment that the nodes need, at the same place
     files: tuple[str, ...] = ()
     #: where Prometheus asks what to scrape; empty for no Prometheus and no Grafana
@@ -135,8 +138,13 @@ def _node(stack: Stack, node: int) -> dict[str, Any]:
     if stack.kernel:
         # tc needs root inside the container, and of root's rights this one
         found |= {"cap_add": ["NET_ADMIN"], "user": "0:0"}
-    if stack.files:
-        found["volumes"] = [f"{path}:{path}:ro" for path in stack.files]
+    volumes = [f"{path}:{path}:ro" for path in stack.files]
+    if stack.checkpoints is not None:
+        # its own only, at the place that its plan names
+        own = folder_of(stack.checkpoints, node).path
+        volumes.append(f"{own}:{own}")
+    if volumes:
+        found["volumes"] = volumes
     return found
 
 

@@ -7,11 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tidings.errors import ConfigError
-from tidings.faults.base import Fault
+from tidings.faults.base import Fault, ReshapingFault
 from tidings.faults.byzantine import ByzantineFault
 from tidings.faults.node_crash import NodeCrash
 from tidings_coordinator.launchers.base import Launcher, launchers
-from tidings_coordinator.launchers.capabilities import ABILITIES, FAULTS, Ability, Feature
+from tidings_coordinator.launchers.capabilities import (
+    ABILITIES,
+    FAULTS,
+    RESHAPED_BY_KERNEL,
+    Ability,
+    Feature,
+)
 
 if TYPE_CHECKING:
     from tidings_coordinator.experiment.model import Experiment
@@ -58,6 +64,8 @@ def demands(experiment: Experiment) -> Iterator[Demand]:
     for index, event in enumerate(experiment.faults):
         for what in _needs(event.fault):
             yield Demand(("faults", index, "fault"), what, "a fault that nodes can do themselves")
+        if isinstance(event.fault, ReshapingFault) and experiment.network.enforce == "kernel":
+            yield Demand(("faults", index, "fault"), RESHAPED_BY_KERNEL, "network.enforce: user")
 
 
 def _needs(fault: Fault) -> Iterator[Ability | Feature]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tidings.errors import ConfigError, RunError, UserError
+from tidings_coordinator import enforcing
 from tidings_coordinator.launchers.base import Launcher, Order, check_port, launchers
 from tidings_coordinator.launchers.capabilities import Capabilities, Shown
 from tidings_coordinator.launchers.local import LocalNodes
@@ -43,6 +44,9 @@ class NetworkNamespaces(Launcher):
             "tls": Shown(_RUNS),
             "kill": Shown(_SIGNALS),
             "pause": Shown(_SIGNALS),
+            "restart": Shown(
+                "tests/deploy/test_netns.py::test_a_killed_node_comes_back_behind_its_kernel_links"
+            ),
         },
     )
 
@@ -55,7 +59,7 @@ class NetworkNamespaces(Launcher):
             raise ConfigError("'netns' makes network namespaces, which needs root", ("launcher",))
         if shutil.which("ip") is None:
             raise ConfigError("'netns' needs the program ip (iproute2)", ("launcher",))
-        run.check_kernel_here()
+        enforcing.check_here(run)
 
     def group(self) -> LocalNodes:
         """A fork server whose children each enter their namespace."""

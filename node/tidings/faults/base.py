@@ -157,6 +157,17 @@ class OutsideFault(Fault):
         raise NotImplementedError(f"{self.kind} is brought about from outside")
 
 
+class ReshapingFault(Fault):
+    """A fault that gives links another rate and other delays."""
+
+    scope = "link"
+    picks = "links"
+
+    @abstractmethod
+    def layers(self) -> Sequence[Layer]:
+        """What it may lay over a link, one at a time."""
+
+
 class StrikingFault(Fault):
     """A fault of single messages; what must remember them makes a ``fresh`` striker for a link."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tidings.faults.base import Fault, Heal, Site, faults, nothing
+from tidings.faults.base import Heal, ReshapingFault, Site, faults, nothing
 from tidings.links.layers import Layer
 from tidings.registry import LocalPath
 from tidings.units import Duration, Rate
@@ -17,7 +18,7 @@ from tidings.units import Duration, Rate
 
 @faults.register("link.trace")
 @dataclass(frozen=True)
-class LinkTrace(Fault):
+class LinkTrace(ReshapingFault):
     """The links follow a recorded trace: a CSV file with the columns ``time``, ``rate``, ``delay``.
 
     All with units (``2s,5Mbit/s,30ms``). Times count from the beginning of the fault and ascend;
@@ -27,9 +28,6 @@ class LinkTrace(Fault):
 
     file: LocalPath
     loop: Duration | None = None
-
-    scope = "link"
-    picks = "links"
 
     def __post_init__(self) -> None:
         """The file must be readable, here and now."""
@@ -56,6 +54,10 @@ class LinkTrace(Fault):
             )
         return steps
 
+    def layers(self) -> Sequence[Layer]:
+        """One for each row."""
+        return [layer for _, layer in self.steps()]
+
     def begin(self, site: Site, targets: Sequence[int]) -> Heal:
         """One layer at a time over each link."""
         return _Following(site, targets, self.steps(), self.loop).begin()
@@ -67,23 +69,39 @@ class _Following:
     targets: Sequence[int]
     steps: list[tuple[float, Layer]]
     loop: Duration | None
+    seen: Counter[str] = field(default_factory=Counter)
     heal: Heal = nothing
     call_off: Callable[[], object] = nothing
+    #: why a later row could not be followed
+    failure: OSError | None = None
 
     def begin(self) -> Heal:
         self._turn(0)
         return self._end
 
+    def _next(self, number: int) -> None:
+        try:
+            self._turn(number)
+        except OSError as error:
+            self.failure = error
+
     def _turn(self, number: int) -> None:
-        self.heal()
+        self._mend()
         at_s, layer = self.steps[number]
         self.heal = self.site.lay(self.targets, layer)
         if number + 1 < len(self.steps):
             wait_s = self.steps[number + 1][0] - at_s
-            self.call_off = self.site.later(wait_s, lambda: self._turn(number + 1))
+            self.call_off = self.site.later(wait_s, lambda: self._next(number + 1))
         elif self.loop is not None:
-            self.call_off = self.site.later(self.loop - at_s, lambda: self._turn(0))
+            self.call_off = self.site.later(self.loop - at_s, lambda: self._next(0))
+
+    def _mend(self) -> None:
+        heal, self.heal = self.heal, nothing
+        self.seen.update(heal())
 
     def _end(self) -> Mapping[str, Any]:
         self.call_off()
-        return self.heal()
+        self._mend()
+        if self.failure is not None:
+            raise self.failure
+        return self.seen

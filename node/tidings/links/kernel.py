@@ -6,21 +6,20 @@ what comes in passes an intermediate device with the card's other direction. Tra
 else (the coordinator, a scrape) is left alone. Delay and jitter need the kernel's sch_netem.
 
 Rates are those of the frames: TCP and IP headers ride on top, as they do where the pacer shapes. A
-message's loss is decided by the sending node, not by the kernel.
+message's loss is decided by the sending node, not by the kernel. See :mod:`tidings.links.imposed`
+for who carries this out.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 import math
 import shutil
-import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tidings.errors import ConfigError, UserError
+from tidings.errors import ConfigError
 from tidings.links.shape import LinkShape, NicShape
 
 #: of our root queueing discipline; what has another handle is not ours and is not touched
@@ -28,8 +27,6 @@ HANDLE = "7d1d:"
 #: the device that incoming traffic passes
 INGRESS_DEVICE = "tidings-in"
 
-#: queueing disciplines that a device has when nobody has set one
-_DEFAULTS = {"noqueue", "pfifo_fast", "fq_codel", "fq", "mq", "pfifo"}
 #: Ethernet, IP and TCP headers with timestamps
 _HEADER_BYTES = 14 + 20 + 32
 _ETHERNET_BYTES = 14
@@ -39,6 +36,8 @@ _UNLIMITED_BIT_PER_S = 100e9
 _BURST_S = 0.001
 #: of one packet that the network device is to cut
 _MAX_SEGMENTS = 44
+#: a lane's class and its filter's priority are its number and this
+_FIRST = 16
 _DISTRIBUTIONS = {"uniform": "", "normal": "normal", "pareto": "pareto"}
 
 
@@ -68,9 +67,10 @@ def commands(
     coordinator: str,
     time_scale: float = 1.0,
 ) -> tuple[list[str], list[str]]:
-    """Lines for ``ip -batch`` and, to follow, for ``tc -batch``; empty where nothing is asked.
+    """Lines for ``ip -batch`` and, to follow, for ``tc -batch``.
 
-    Addresses are IPv4. ``time_scale`` is wall seconds per emulated second.
+    Addresses are IPv4. ``time_scale`` is wall seconds per emulated second. Every lane has its
+    class, also where nothing is asked of it, for a fault may ask later.
     """
     links = [Lane(lane.address, _scaled(lane.shape, time_scale)) for lane in lanes]
     egress = nic.egress_bit_per_s / time_scale
@@ -78,7 +78,7 @@ def commands(
     ip: list[str] = []
     tc = _tree(device, device.name, links, egress, "dst")
     slowest = min([egress, *(lane.shape.rate_bit_per_s for lane in links)])
-    if tc and math.isfinite(slowest):
+    if math.isfinite(slowest):
         # a packet passes as a whole at the beginning of its time, so it must not last long
         segments = max(1, int(slowest / 8 * _BURST_S / device.mtu_bytes))
         ip.append(f"link set dev {device.name} gso_max_segs {min(segments, _MAX_SEGMENTS)}")
@@ -107,6 +107,42 @@ def _scaled(shape: LinkShape, time_scale: float) -> LinkShape:
     )
 
 
+def changed(
+    device: Device,
+    number: int,
+    shape: LinkShape,
+    lanes: int,
+    nic: NicShape,
+    time_scale: float = 1.0,
+) -> list[str]:
+    """Lines for ``tc -batch`` that give lane ``number`` of ``lanes`` another shape."""
+    branch = _Branch(device, device.name, number, nic.egress_bit_per_s / time_scale, lanes)
+    return branch.lines(_scaled(shape, time_scale), "change", "replace")
+
+
+def readdressed(device: Device, number: int, address: str, nic: NicShape) -> list[str]:
+    """Lines for ``tc -batch`` that lead lane ``number`` to another address."""
+    ends = {device.name: "dst"}
+    if math.isfinite(nic.ingress_bit_per_s):
+        ends[INGRESS_DEVICE] = "src"
+    lines = []
+    for on, end in ends.items():
+        lines.append(f"filter del dev {on} parent {HANDLE} prio {number + _FIRST}")
+        lines.append(_filter(on, number, end, address))
+    return lines
+
+
+def class_of(number: int) -> str:
+    """The class of lane ``number``."""
+    return f"{HANDLE}{number + _FIRST:x}"
+
+
+def ceiling(shape: LinkShape, device: Device, nic: NicShape, time_scale: float) -> int:
+    """The rate, in bit/s of packets, above which a lane of that shape must not go."""
+    rate = min(shape.rate_bit_per_s, nic.egress_bit_per_s) / time_scale
+    return _on_wire(device, rate)
+
+
 def _tree(
     device: Device,
     on: str,
@@ -116,54 +152,70 @@ def _tree(
     everybody: bool = False,
 ) -> list[str]:
     """A class per lane under the card's; ``everybody``: one more, for those that have no lane."""
-    limited = math.isfinite(card_bit_per_s)
-    shaped = [lane for lane in lanes if limited or _asks(lane.shape)]
-    if not shaped:
-        return []
-    rest = len(shaped) + 16 if everybody else 0
+    rest = len(lanes) + _FIRST if everybody else 0
     lines = [f"qdisc add dev {on} root handle {HANDLE} htb default {rest:x} direct_qlen 1000"]
-    parent = HANDLE
-    if limited:
-        parent = HANDLE + "1"
-        lines.append(_class(device, on, HANDLE, parent, card_bit_per_s, card_bit_per_s))
-    share = card_bit_per_s / (len(shaped) + everybody)
-    for number, lane in enumerate(shaped, start=16):
-        ceiling = min(lane.shape.rate_bit_per_s, card_bit_per_s)
-        own = f"{HANDLE}{number:x}"
-        lines.append(_class(device, on, parent, own, min(ceiling, share), ceiling))
-        lines.append(f"qdisc add dev {on} parent {own} {_leaf(device, lane.shape)}")
-        lines.append(
-            f"filter add dev {on} parent {HANDLE} protocol ip prio 1 u32 "
-            f"match ip {end} {lane.address}/32 flowid {own}"
-        )
+    if math.isfinite(card_bit_per_s):
+        card = _class(device, on, HANDLE, HANDLE + "1", card_bit_per_s, card_bit_per_s)
+        lines.append(f"class add {card}")
+    for number, lane in enumerate(lanes):
+        branch = _Branch(device, on, number, card_bit_per_s, len(lanes) + everybody)
+        lines += branch.lines(lane.shape, "add", "add")
+        lines.append(_filter(on, number, end, lane.address))
     if everybody:
-        own = f"{HANDLE}{rest:x}"
-        lines.append(_class(device, on, parent, own, share, card_bit_per_s))
-        lines.append(f"qdisc add dev {on} parent {own} {_leaf(device, LinkShape())}")
+        branch = _Branch(device, on, len(lanes), card_bit_per_s, len(lanes) + 1)
+        lines += branch.lines(LinkShape(), "add", "add")
     return lines
 
 
-def _asks(shape: LinkShape) -> bool:
-    return math.isfinite(shape.rate_bit_per_s) or shape.delay_ns > 0 or shape.jitter_ns > 0
+@dataclass(frozen=True)
+class _Branch:
+    """A lane's class and what queues in it, one of ``siblings`` under the card's."""
+
+    device: Device
+    on: str
+    number: int
+    card_bit_per_s: float
+    siblings: int
+
+    def lines(self, shape: LinkShape, how: str, how_leaf: str) -> list[str]:
+        """To make it, or to change it."""
+        limited = math.isfinite(self.card_bit_per_s)
+        parent, own = HANDLE + "1" if limited else HANDLE, class_of(self.number)
+        most = min(shape.rate_bit_per_s, self.card_bit_per_s)
+        least = min(most, self.card_bit_per_s / self.siblings)
+        return [
+            f"class {how} {_class(self.device, self.on, parent, own, least, most)}",
+            f"qdisc {how_leaf} dev {self.on} parent {own} {_leaf(self.device, shape)}",
+        ]
+
+
+def _filter(on: str, number: int, end: str, address: str) -> str:
+    """What sorts a lane's packets into its class; by its priority it can be found again."""
+    return (
+        f"filter add dev {on} parent {HANDLE} protocol ip prio {number + _FIRST} u32 "
+        f"match ip {end} {address}/32 flowid {class_of(number)}"
+    )
 
 
 def _class(
     device: Device, on: str, parent: str, own: str, rate_bit_per_s: float, ceil_bit_per_s: float
 ) -> str:
     """A class that lets frames pass at that rate, so packets at a little more."""
-    wire = (device.mtu_bytes + _ETHERNET_BYTES) / (
-        device.mtu_bytes + _ETHERNET_BYTES - _HEADER_BYTES
-    )
-    rate, ceiling = (
-        round(min(value * wire, _UNLIMITED_BIT_PER_S)) for value in (rate_bit_per_s, ceil_bit_per_s)
-    )
+    rate, ceiling = (_on_wire(device, value) for value in (rate_bit_per_s, ceil_bit_per_s))
     packet = device.mtu_bytes + _ETHERNET_BYTES
     bursts = (max(2 * packet, round(value / 8 * _BURST_S)) for value in (rate, ceiling))
     burst, ceiling_burst = bursts
     return (
-        f"class add dev {on} parent {parent} classid {own} htb rate {max(rate, 8)}bit "
-        f"ceil {max(ceiling, 8)}bit burst {burst} cburst {ceiling_burst} quantum {8 * packet}"
+        f"dev {on} parent {parent} classid {own} htb rate {rate}bit "
+        f"ceil {ceiling}bit burst {burst} cburst {ceiling_burst} quantum {8 * packet}"
     )
+
+
+def _on_wire(device: Device, rate_bit_per_s: float) -> int:
+    """The rate of packets that lets frames pass at that rate."""
+    packet = device.mtu_bytes + _ETHERNET_BYTES
+    wire = packet / (packet - _HEADER_BYTES)
+    return max(8, round(min(rate_bit_per_s * wire, _UNLIMITED_BIT_PER_S)))
 
 
 def _leaf(device: Device, shape: LinkShape) -> str:
@@ -215,75 +267,3 @@ def has_netem() -> bool:
     """Whether the kernel has sch_netem; tried in a network namespace of its own."""
     tried = ["unshare", "--net", "tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"]
     return subprocess.run(tried, capture_output=True, check=False).returncode == 0
-
-
-# -- doing it ------------------------------------------------------------------------------------
-
-
-def impose(
-    links: Mapping[int, LinkShape],
-    addresses: Mapping[int, str],
-    nic: NicShape,
-    coordinator: str,
-    time_scale: float,
-) -> None:
-    """Have the kernel impose a node's links, in the calling process's network namespace.
-
-    ``addresses`` are the neighbours' host:port, ``coordinator`` likewise. Raises UserError where
-    the kernel or its rights do not allow it, or where the device is shaped by somebody else.
-    """
-    if not links:
-        return
-    lanes = [Lane(_resolve(addresses[target]), shape) for target, shape in links.items()]
-    device = _device_to(lanes[0].address)
-    _clear(device)
-    ip, tc = commands(device, lanes, nic, _resolve(coordinator), time_scale)
-    _batch("ip", ip)
-    _batch("tc", tc)
-
-
-def _resolve(address: str) -> str:
-    host = address.rpartition(":")[0]
-    try:
-        return socket.gethostbyname(host)
-    except OSError as error:
-        raise UserError(f"network.enforce: cannot resolve {host}: {error}") from error
-
-
-def _device_to(address: str) -> Device:
-    route = json.loads(_run(["ip", "-j", "route", "get", address]))
-    name = route[0]["dev"]
-    link = json.loads(_run(["ip", "-j", "link", "show", "dev", name]))
-    return Device(name, link[0]["mtu"])
-
-
-def _clear(device: Device) -> None:
-    """Take off what an earlier life of this node has put on; UserError for what is not ours."""
-    shown = json.loads(_run(["tc", "-j", "qdisc", "show", "dev", device.name]))
-    for qdisc in shown:
-        if qdisc.get("root") and qdisc["handle"] == HANDLE:
-            _run(["tc", "qdisc", "del", "dev", device.name, "root"])
-        elif qdisc.get("root") and qdisc["kind"] not in _DEFAULTS:
-            raise UserError(
-                f"network.enforce: {device.name} is shaped already, and not by us "
-                f"({qdisc['kind']} {qdisc['handle']})"
-            )
-    if any(link["ifname"] == INGRESS_DEVICE for link in json.loads(_run(["ip", "-j", "link"]))):
-        _run(["tc", "qdisc", "del", "dev", device.name, "ingress"])
-        _run(["ip", "link", "del", INGRESS_DEVICE])
-
-
-def _batch(program: str, lines: Sequence[str]) -> None:
-    if lines:
-        _run([program, "-batch", "-"], "\n".join(lines) + "\n")
-
-
-def _run(command: Sequence[str], text: str = "") -> str:
-    try:
-        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
-    except FileNotFoundError as error:
-        raise UserError(f"network.enforce: there is no program {command[0]}") from error
-    if done.returncode:
-        said = " ".join(done.stderr.split())
-        raise UserError(f"network.enforce: {' '.join(command[:2])} failed: {said}")
-    return done.stdout

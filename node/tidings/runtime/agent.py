@@ -124,7 +124,11 @@ class FaultAgent:
         for active in self._active.pop((event, occurrence), ()):
             if active.timer is not None:
                 active.timer.cancel()
-            detail = dict(active.heal()) | ({} if why is None else {"why": why})
+            try:
+                detail = dict(active.heal()) | ({} if why is None else {"why": why})
+            except OSError as error:
+                self._record(active.armed, active.target, "failed", {"reason": str(error)})
+                continue
             if active.recorded:
                 self._record(active.armed, active.target, "recovered", detail)
 

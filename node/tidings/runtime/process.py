@@ -13,7 +13,7 @@ import torch
 
 import tidings
 from tidings.errors import RunError, UserError
-from tidings.links import kernel
+from tidings.links.imposed import impose
 from tidings.runtime.carrier import make_transport
 from tidings.runtime.checkpoint import place_of
 from tidings.runtime.control import ControlClient, CoordinatorLost
@@ -122,7 +122,7 @@ class NodeProcess:
         node = RuntimeNode(plan, parts, world)
         metrics = NodeMetrics(node, world)
         try:
-            await self._connect(plan, node, transport, metrics, control)
+            await self._connect(plan, node, world, metrics, control)
             clock.restart(await self._measure(plan, node, transport, clock, control))
             transport.restart()
             await self._run_protocol(plan, node, world, metrics, control)
@@ -138,10 +138,12 @@ class NodeProcess:
         self,
         plan: NodePlan,
         node: RuntimeNode,
-        transport: NetworkTransport,
+        world: RealWorld,
         metrics: NodeMetrics,
         control: ControlClient,
     ) -> None:
+        transport = self._transport
+        assert transport is not None
         listening = pb.Listening(
             data_address=self._seat.reachable(await transport.listen(self._seat.host)),
             metrics_address=self._seat.scraped_at(
@@ -154,13 +156,14 @@ class NodeProcess:
         control.send(pb.NodeMessage(listening=listening))
         peers = await self._expect(control, "peers")
         if plan.enforce == "kernel":
-            await asyncio.to_thread(
-                kernel.impose,
+            world.imposed = await asyncio.to_thread(
+                impose,
                 plan.links,
                 peers.addresses,
                 plan.nic,
                 self._seat.coordinator,
                 plan.time_scale,
+                bool(plan.incarnation),
             )
         within_s = _RECONNECT_S if plan.incarnation else _CONNECT_S
         unreachable = await transport.connect(peers.addresses, within_s)
@@ -210,7 +213,7 @@ class NodeProcess:
     ) -> None:
         main = node.begin()
         beat = asyncio.create_task(self._heartbeat(plan, node, control))
-        stop = asyncio.create_task(self._until_stop(node, control))
+        stop = asyncio.create_task(self._until_stop(node, world, control))
         try:
             await asyncio.wait([main, stop], return_when=asyncio.FIRST_COMPLETED)
             if main.done():
@@ -225,11 +228,15 @@ class NodeProcess:
             beat.cancel()
             stop.cancel()
 
-    async def _until_stop(self, node: RuntimeNode, control: ControlClient) -> None:
+    async def _until_stop(
+        self, node: RuntimeNode, world: RealWorld, control: ControlClient
+    ) -> None:
         """Carry out what the coordinator commands, until it says that it is over."""
         while (message := await control.next()).WhichOneof("kind") != "stop":
             if message.HasField("peers") and self._transport is not None:
                 # a neighbour has been started again
+                if world.imposed is not None:
+                    await asyncio.to_thread(world.imposed.redirect, message.peers.addresses)
                 self._transport.redirect(message.peers.addresses)
             node.obey(message)
 

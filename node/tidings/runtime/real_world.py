@@ -8,6 +8,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from tidings.links.imposed import ImposedLinks
+from tidings.links.shape import LinkShape
 from tidings.runtime.plan import ArmedFault
 from tidings.runtime.world import World
 from tidings.transports.base import Transport
@@ -43,6 +45,8 @@ class RealWorld(World):
         self._pending: set[asyncio.Task[None]] = set()
         #: the latest finished evaluation, for the metrics
         self.latest: records.Evaluation | None = None
+        #: where the kernel imposes the links
+        self.imposed: ImposedLinks | None = None
 
     async def compute(self, work: Callable[[], R], cost_s: float | None, factor: float) -> R:
         began = time.monotonic()
@@ -77,6 +81,16 @@ class RealWorld(World):
 
     async def aside(self, work: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._evaluator, work)
+
+    def reshape(self, target: int, shape: LinkShape) -> None:
+        if self.imposed is None:
+            super().reshape(target, shape)
+        else:
+            # some milliseconds in which the node does nothing else
+            self.imposed.reshape(target, shape)
+
+    def wire_bytes(self, target: int) -> int | None:
+        return None if self.imposed is None else self.imposed.wire_bytes(target)
 
     def fault(self, change: records.FaultChange) -> None:
         self._record(pb.NodeMessage(fault=change))

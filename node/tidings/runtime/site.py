@@ -28,25 +28,29 @@ class NodeSite:
     timed: bool
 
     def lay(self, targets: Sequence[int], layer: Layer) -> Heal:
-        """As Site.lay."""
-        if self.node.plan.enforce == "kernel":
-            raise NotImplementedError("these links are the kernel's, set before the run")
-        for target in targets:
-            self.node.layers.setdefault(target, {})[self.event] = layer
+        """As Site.lay; one target at a time. Where the kernel imposes the link, what it has let
+        through meanwhile is in the detail; OSError where it refuses."""
+        (target,) = targets
+        before = self.world.wire_bytes(target)
+        layers = self.node.layers.setdefault(target, {})
+        layers[self.event] = layer
+        try:
             self._reshape(target)
+        except OSError:
+            del layers[self.event]
+            raise
 
         def heal() -> Mapping[str, Any]:
-            for target in targets:
-                self.node.layers[target].pop(self.event, None)
-                self._reshape(target)
-            return {}
+            layers.pop(self.event, None)
+            after = self.world.wire_bytes(target)
+            self._reshape(target)
+            return {} if before is None or after is None else {"wire_bytes": after - before}
 
         return heal
 
     def _reshape(self, target: int) -> None:
-        base = self.node.plan.paced_links[target]
-        shape = compose(base, self.node.layers[target].values())
-        self.world.transport.reshape(target, shape)
+        base = self.node.plan.links[target]
+        self.world.reshape(target, compose(base, self.node.layers[target].values()))
 
     def strike(self, targets: Sequence[int], fresh: Callable[[], Striker]) -> Heal:
         """As Site.strike; one target at a time."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tidings.api.node import Clock
+from tidings.links.shape import LinkShape
 from tidings.runtime.checkpoint import Store
 from tidings.runtime.oracle import Oracle
 from tidings.runtime.plan import ArmedFault
@@ -41,6 +42,14 @@ class World(ABC):
     @abstractmethod
     async def aside(self, work: Callable[[], R]) -> R:
         """Do what takes real time and no emulated one, without holding up the loop."""
+
+    def reshape(self, target: int, shape: LinkShape) -> None:
+        """The link to ``target`` is to be like that from now on; OSError where it is not."""
+        self.transport.reshape(target, shape)
+
+    def wire_bytes(self, target: int) -> int | None:
+        """What the kernel says has passed to ``target``; None where it does not impose the link."""
+        return None
 
     @abstractmethod
     def fault(self, change: records.FaultChange) -> None:
