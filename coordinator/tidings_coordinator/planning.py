@@ -241,7 +241,7 @@ def _node_plan(
     network, stop = experiment.network, experiment.stop
     links = {j: network.shape(node, j) for j in schedule.union.out_neighbors(node)}
     nic = network.nic_of(node)
-    transport = experiment.launcher.can.transport
+    transport = experiment.launcher.as_set.transport
     every = experiment.evaluate.every
     timed = isinstance(every, Duration)
     return NodePlan(

@@ -341,7 +341,7 @@ def test_a_killed_container_is_started_again(
         + "compute: {time: 20ms}\n"
         + "wait: {for: live, timeout: 5s}\n"
         + "checkpoint: {every: 5}\n"
-        + f"faults:\n  - {{id: dead, {event}}}\n"
+        + f"faults:\n  - {{id: churn, {event}}}\n"
     )
     done = tidings("run", str(file), "--out", str(out), *COMPOSE, *SLOW, deadline_s=_MAKE_S)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 import yaml
 from support import mpi_operator
-from support.kube_node import environment, pods_of
+from support.kube_jobs import pods_of
+from support.kube_node import environment
 from support.kube_schemas import Object, check
 from support.podman import IMAGE, Podman, podman_or_skip
 from support.runs import SMALL, result, tidings

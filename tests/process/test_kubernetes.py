@@ -142,6 +142,103 @@ def test_the_death_of_a_node_is_for_the_coordinator_to_judge(api: KubeApi, tmp_p
     everything_is_gone(api)
 
 
+def with_faults(api: KubeApi, tmp_path: Path, events: str, *settings: str) -> list[str]:
+    """The arguments of a run whose nodes go on without each other."""
+    command = arguments(api, tmp_path, "--set", "network.tolerance.delay=200ms", *settings)
+    more = "compute: {time: 50ms}\nwait: {for: live, timeout: 5s}\n"
+    (tmp_path / "small.yaml").write_text(SMALL + more + f"faults:\n  - {events}\n")
+    return command
+
+
+@pytest.mark.parametrize("workload", ["jobs", "jobset"])
+def test_a_crash_that_was_asked_for_is_no_failure(
+    workload: str, api: KubeApi, tmp_path: Path
+) -> None:
+    event = "{id: dead, fault: node.crash, on: 2, at: {round: 20}}"
+    settings = ["--set", f"launcher.workload={workload}", "--set", "stop.rounds=60"]
+    done = tidings(*with_faults(api, tmp_path, event, *settings), deadline_s=DEADLINE_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    out = tmp_path / "run"
+    found = result(out)
+    assert (found["run"], found["faults"]) == ("completed", "all")
+    assert [digest is None for digest in found["weights_sha256"]] == [False, False, True, False]
+    # by the API, for no node is a child of the coordinator's; and its Job makes no other one
+    [name] = [name for verb, plural, name in api.requests
+              if (verb, plural) == ("delete", "pods")][:1]  # fmt: skip
+    assert api.machine.pods_made(2) == [name]
+    (killed,) = [line for line in lines(out, "cluster") if line["is"] == "killed"]
+    assert (killed["pod"], killed["comes_back"]) == (name, False)
+    assert (out / "logs" / "node-0002.log").exists()
+    everything_is_gone(api)
+
+
+CRASH = "{id: dead, fault: node.crash, on: 2, at: {round: 20}, with: {restart_after: 1s}}"
+#: two crashes fall into that time with this seed
+CHURN = "{id: churn, fault: node.churn, on: all, from: 500ms, to: 5s, with: {per_minute: 100%}}"
+
+
+@pytest.mark.parametrize(
+    ("workload", "event", "victims", "tls"),
+    [
+        ("jobs", CRASH, [2], "auto"),
+        ("jobset", CRASH, [2], "never"),
+        ("jobs", CHURN.replace("100%", "100%, downtime: 500ms"), [3, 1], "auto"),
+    ],
+    ids=["crash", "crash in the clear, jobset", "churn"],
+)
+def test_a_pod_that_was_evicted_comes_back(
+    workload: str, event: str, victims: list[int], tls: str, api: KubeApi, tmp_path: Path
+) -> None:
+    settings = [f"launcher.workload={workload}", f"security.tls={tls}", "seed=58"]
+    settings += ["stop={time: 40s}", "checkpoint={every: 5}", "launcher.claim=shared"]
+    command = with_faults(api, tmp_path, event, *[f for s in settings for f in ("--set", s)])
+    done = tidings(*command, deadline_s=DEADLINE_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    out = tmp_path / "run"
+    found = result(out)
+    assert (found["run"], found["faults"]) == ("completed", "all")
+    assert found["security"] == {"tls": tls == "auto", "refused": {}}
+    assert None not in found["weights_sha256"]
+    events = lines(out, "events")
+    assert [e["node"] for e in events if e["event"] == "died"] == victims
+    assert {e["node"] for e in events if e["event"] == "returned"} == set(victims)
+    # the pods of this cluster see each other's files, so that its checkpoint is there
+    back = {e["node"]: json.loads(e["fields"]) for e in events if e["event"] == "rejoined"}
+    assert all(back[victim]["restored"] for victim in victims)
+    evicted = [name for verb, _, name in api.requests if verb == "evict"]
+    assert evicted == [api.machine.pods_made(victim)[0] for victim in victims]
+    made = [len(api.machine.pods_made(node)) for node in range(4)]
+    assert made == [2 if node in victims else 1 for node in range(4)]
+    everything_is_gone(api)
+
+
+def test_a_crash_that_may_not_be_brought_about_fails_the_run(
+    api: KubeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.forbidden.add(("evict", "pods"))
+    done = tidings(*with_faults(api, tmp_path, CRASH, "--set", "stop={time: 300s}"),
+                   deadline_s=DEADLINE_S)  # fmt: skip
+    assert done.returncode == 1
+    assert "cannot kill node 2: Kubernetes does not let us" in done.stdout
+    assert "node 2 was to die, and did not in 60 s" in result(tmp_path / "run")["reason"]
+    everything_is_gone(api)
+
+
+def test_what_pods_cannot_come_back_to_is_refused(api: KubeApi, tmp_path: Path) -> None:
+    def said(*settings: str, event: str = CRASH) -> str:
+        done = tidings(*with_faults(api, tmp_path, event, *settings))
+        assert done.returncode == 2
+        return done.stderr
+
+    text = said("--set", "checkpoint={every: 5}")
+    assert "faults.0.fault: a pod's checkpoints are lost with it: set launcher.claim" in text
+    text = said("--set", "launcher.workload=mpi")
+    assert "with launcher.workload: mpi all ranks die with one" in text
+    text = said("--set", "launcher.workload=mpi", event="{id: rst, fault: link.reset, on: 0->1}")
+    assert "the launcher 'kubernetes' cannot bring about 'link.reset'" in text
+    everything_is_gone(api)
+
+
 def test_a_coordinator_that_is_killed(api: KubeApi, tmp_path: Path) -> None:
     with working(api, tmp_path) as run:
         api.machine.kill("coordinator")

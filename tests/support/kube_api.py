@@ -29,7 +29,7 @@ from support.kube_store import Refused, Store
 TOKEN = "a-token-of-the-test"
 _PATH = re.compile(
     r"/(?:api/v1|apis/[^/]+/[^/]+)/namespaces/(?P<namespace>[^/]+)/(?P<plural>[a-z]+)"
-    r"(?:/(?P<name>[^/]+))?(?P<log>/log)?$"
+    r"(?:/(?P<name>[^/]+))?(?P<sub>/log|/eviction)?$"
 )
 _VERBS = {"GET": "list", "POST": "create", "DELETE": "delete"}
 
@@ -145,7 +145,9 @@ class _Handler(BaseHTTPRequestHandler):
         if found is None or found["namespace"] != self.owner.namespace:
             raise Refused("the server could not find the requested resource", 404, "NotFound")
         plural, name = found["plural"], found["name"] or ""
-        verb = "watch" if query.get("watch") else "log" if found["log"] else _VERBS[self.command]
+        verb = "watch" if query.get("watch") else _VERBS[self.command]
+        if found["sub"]:
+            verb = {"/log": "log", "/eviction": "evict"}[found["sub"]]
         self.owner.requests.append((verb, plural, name))
         if (verb, plural) in self.owner.forbidden:
             text = f'{plural} is forbidden: User "me" cannot {verb} resource "{plural}"'
@@ -156,6 +158,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif verb == "delete":
             store.delete(plural, name, body.get("gracePeriodSeconds"))
             self._answer({"kind": "Status", "apiVersion": "v1", "status": "Success"})
+        elif verb == "evict":
+            self.owner.machine.evict(name, body["deleteOptions"]["gracePeriodSeconds"])
+            self._answer({"kind": "Status", "apiVersion": "v1", "status": "Success"}, 201)
         elif verb == "watch":
             self._stream(store.watch(plural, query))
         elif verb == "log":

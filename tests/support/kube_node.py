@@ -20,11 +20,10 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
+from support.kube_jobs import DISRUPTED, INDEX, action, owned_by, pod_of, pods_of
 from support.kube_store import Object, Refused, Store, selected
 
-INDEX = "batch.kubernetes.io/job-completion-index"
 _PROGRAMS = {"tidings": "tidings_coordinator.cli", "tidings-node": "tidings.runtime.main"}
 _DEADLINE_S = 60.0
 
@@ -50,6 +49,8 @@ class NodeAgent:
         self._net = f"127.{os.getpid() % 200 + 20}.{uuid.uuid4().int % 250}"
         #: counts of the Jobs that are over, by the component of their pods
         self.job_endings: dict[str, dict[str, int]] = {}
+        #: how the indexes of each Job ended
+        self._ended: dict[str, dict[str, bool]] = {}
         #: whether no pod is made for any Job
         self.quota_is_used_up = False
         #: images that can be pulled
@@ -70,6 +71,10 @@ class NodeAgent:
         """Process ids of all containers that were ever started."""
         return {c.process.pid for c in self._containers.values() if c.process is not None}
 
+    def pods_made(self, node: int) -> list[str]:
+        """The names of all pods that there ever were of a node."""
+        return [name for name in self._containers if _index_of(name) == node]
+
     def kill(self, component: str, node: int | None = None) -> None:
         """SIGKILL to the container of a pod: as if the kernel had run out of memory."""
         for pod in self._store.all("Pod"):
@@ -83,6 +88,15 @@ class NodeAgent:
                 process.send_signal(signal.SIGKILL)
                 return
         raise AssertionError(f"there is no pod of {component} {node}")
+
+    def evict(self, pod: str, grace_s: int) -> None:
+        """End a pod as the eviction API does: marked as disrupted, then deleted."""
+        found = self._store.get("Pod", pod)
+        if found is None:
+            raise Refused(f'pods "{pod}" not found', 404, "NotFound")
+        disrupted = {"type": DISRUPTED, "status": "True", "reason": "EvictionByEvictionAPI"}
+        self._store.status("Pod", pod, found["status"] | {"conditions": [disrupted]})
+        self._store.delete("pods", pod, grace_s)
 
     def has_said(self, text: str) -> bool:
         """Whether any container's log has this."""
@@ -129,19 +143,35 @@ class NodeAgent:
     def _make_jobs(self, job_set: Object) -> None:
         subdomain = job_set["spec"]["network"]["subdomain"]
         headless = {"clusterIP": "None", "selector": {"app.kubernetes.io/component": "node"}}
-        self._store.create(_owned_by(job_set, "v1", "Service", subdomain, spec=headless))
+        self._store.create(owned_by(job_set, "v1", "Service", subdomain, spec=headless))
         for replicated in job_set["spec"]["replicatedJobs"]:
             name = f"{job_set['metadata']['name']}-{replicated['name']}-0"
             spec = copy.deepcopy(replicated["template"]["spec"])
             spec["template"]["spec"]["subdomain"] = subdomain
-            self._store.create(_owned_by(job_set, "batch/v1", "Job", name, spec=spec))
+            self._store.create(owned_by(job_set, "batch/v1", "Job", name, spec=spec))
 
     def _make_pods(self, job: Object) -> None:
         if self.quota_is_used_up:
             return
         for pod in pods_of(job):
-            address = f"{self._net}.{1 + len(self._containers)}"
-            self._store.create(pod | {"status": {"phase": "Pending", "podIP": address}})
+            self._make_pod(pod)
+
+    def _make_pod(self, pod: Object) -> None:
+        address = f"{self._net}.{1 + len(self._containers)}"
+        self._store.create(pod | {"status": {"phase": "Pending", "podIP": address}})
+
+    def _pod_ended(self, pod: Object, code: int) -> None:
+        """What its Job makes of the end of a pod, as that was before."""
+        job = self._store.get("Job", pod["metadata"]["labels"]["job-name"])
+        if job is None:
+            return
+        index = pod["metadata"].get("annotations", {}).get(INDEX, "0")
+        if code and action(job, pod, code) == "Ignore":
+            # a real controller takes some seconds of back-off
+            self._make_pod(pod_of(job, int(index)))
+            return
+        # with backoffLimit 0, or backoffLimitPerIndex 0, once is enough
+        self._ended.setdefault(job["metadata"]["name"], {})[index] = code == 0
 
     def _judge_job(self, name: str) -> None:
         """Complete, failed, or not over yet, as the Job controller sees it."""
@@ -149,8 +179,9 @@ class NodeAgent:
         if job is None or job.get("status", {}).get("conditions"):
             return
         pods = [p for p in self._store.all("Pod") if p["metadata"]["labels"]["job-name"] == name]
-        failed = [p for p in pods if p["status"]["phase"] == "Failed"]
-        done = [p for p in pods if p["status"]["phase"] == "Succeeded"]
+        ended = self._ended.get(name, {})
+        failed = [index for index, fine in ended.items() if not fine]
+        done = [index for index, fine in ended.items() if fine]
         spec = job["spec"]
         most = spec.get("maxFailedIndexes", spec.get("backoffLimit", 6))
         too_many = len(failed) > most
@@ -209,13 +240,17 @@ class NodeAgent:
             self._store.changed.notify_all()
         reason = "Completed" if code == 0 else "Error"
         ended = {"terminated": {"exitCode": code, "reason": reason}}
+        before = self._store.get("Pod", name) or pod
         self._tell(pod, "Failed" if code else "Succeeded", ended)
+        self._pod_ended(before, code)
         if self._leaving(name):
             self._gone(name)
         self._judge_job(pod["metadata"]["labels"]["job-name"])
 
     def _tell(self, pod: Object, phase: str, state: Object) -> None:
+        now = self._store.get("Pod", pod["metadata"]["name"]) or pod
         status = {
+            "conditions": now["status"].get("conditions", []),
             "phase": phase,
             "podIP": pod["status"]["podIP"],
             "containerStatuses": [{"name": pod["spec"]["containers"][0]["name"], "state": state}],
@@ -315,24 +350,10 @@ class NodeAgent:
         return [pod for pod in self._store.all("Pod") if selected(pod, selector)]
 
 
-def pods_of(job: Object) -> list[Object]:
-    """The pods that the Job controller makes for a Job."""
-    spec, name = job["spec"], job["metadata"]["name"]
-    indexed = spec.get("completionMode") == "Indexed"
-    pods = []
-    for index in range(spec.get("parallelism", 1)):
-        template = copy.deepcopy(spec["template"])
-        suffix = f"-{index}-{uuid.uuid4().hex[:5]}" if indexed else f"-{uuid.uuid4().hex[:5]}"
-        pod = _owned_by(job, "v1", "Pod", name + suffix, spec=template["spec"])
-        pod["metadata"]["labels"] = template["metadata"]["labels"] | {"job-name": name}
-        if indexed:
-            annotations = template["metadata"].get("annotations", {})
-            pod["metadata"]["annotations"] = annotations | {INDEX: str(index)}
-            pod["spec"]["hostname"] = f"{name}-{index}"
-            for container in pod["spec"]["containers"]:
-                container["env"].append({"name": "JOB_COMPLETION_INDEX", "value": str(index)})
-        pods.append(pod)
-    return pods
+def _index_of(pod: str) -> int | None:
+    """Which of an Indexed Job's pods it is, by its name."""
+    index = pod.split("-")[-2]
+    return int(index) if index.isdecimal() else None
 
 
 def environment(pod: Object, spec: Object, known: Mapping[str, str]) -> dict[str, str]:
@@ -346,22 +367,6 @@ def environment(pod: Object, spec: Object, known: Mapping[str, str]) -> dict[str
             value = value.replace(f"$({name})", text)
         variables[variable["name"]] = value
     return {variable["name"]: variables[variable["name"]] for variable in spec.get("env", ())}
-
-
-def _owned_by(owner: Object, version: str, kind: str, name: str, **rest: Any) -> Object:
-    reference = {
-        "apiVersion": owner["apiVersion"],
-        "kind": owner["kind"],
-        "name": owner["metadata"]["name"],
-        "uid": owner["metadata"].get("uid", ""),
-    }
-    metadata = {
-        "name": name,
-        "uid": str(uuid.uuid4()),
-        "labels": dict(owner["metadata"]["labels"]),
-        "ownerReferences": [reference],
-    }
-    return {"apiVersion": version, "kind": kind, "metadata": metadata} | rest
 
 
 def _field(pod: Object, path: str) -> str:

@@ -28,7 +28,7 @@ class Told(Hands):
     def heal(self, node: int, event: str, occurrence: int) -> None:
         self.done.append(("heal", node, event))
 
-    def kill(self, node: int) -> None:
+    def kill(self, node: int, comes_back: bool) -> None:
         self.done.append(("kill", node))
 
     def pause(self, node: int, event: str) -> None:
@@ -224,6 +224,17 @@ def test_the_dead_are_left_in_peace_and_it_is_written_down() -> None:
     assert scene.at(3.0, rounds=3) == [("begin", 1, "c", (2,))]
     assert ("b", "2", "skipped") in scene.states()
     assert ("c", "2->1", "skipped") in scene.states()
+    assert verdict(applied(scene.firings, scene.lines)) == "partial"
+
+
+def test_who_is_not_back_at_the_end_is_written_down() -> None:
+    scene = Scene("{id: a, fault: node.crash, on: 2, at: 3s, with: {restart_after: 2s}}")
+    scene.at(3.0)
+    scene.at(5.0)
+    assert verdict(applied(scene.firings, scene.lines)) == "all"
+    scene.director.missing(2, scene.view, "the end")
+    scene.director.missing(3, scene.view, "the end")
+    assert scene.lines[-1]["detail"] == {"reason": "it was not back before the end"}
     assert verdict(applied(scene.firings, scene.lines)) == "partial"
 
 

@@ -39,9 +39,15 @@ class Enrolment:
         self._nodes = nodes
         self._refusals = refusals
         self._seats: dict[int, _Admitted] = {}
+        #: nodes that have been killed, or soon will be, and are to come back later
+        self._expected: set[int] = set()
         self._control_port = 0
         self._server: aio.Server | None = None
         self.gate = Gate(None)
+
+    def expect(self, node: int) -> None:
+        """Somebody else will come for a seat; until it is reopened he is told to come again."""
+        self._expected.add(node)
 
     def reopen(self, node: int) -> None:
         """Let somebody else take a seat: for a node that is started anew, with a new key.
@@ -49,6 +55,7 @@ class Enrolment:
         To be called by whoever knows that the old process is gone.
         """
         self._seats.pop(node, None)
+        self._expected.discard(node)
 
     async def listen(self, host: str, port: int, control_port: int, own: Credentials) -> str:
         """Start; the address. UserError where the port is taken."""
@@ -86,6 +93,8 @@ class Enrolment:
         refusal = self._admit(request)
         if refusal is not None:
             reason, detail = refusal
+            if reason == "seat_taken" and request.node in self._expected:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "it is not time yet")
             self._refusals.add(reason, context.peer(), detail)
             await context.abort(grpc.StatusCode.PERMISSION_DENIED, detail)
         return pb.EnrolReply(

@@ -41,13 +41,24 @@ class Returning:
         #: nodes whose death is no failure: they are dead, or on their way back
         self.away: set[int] = set()
 
+    def expect(self, node: int) -> None:
+        """A node is to die and to come back: whoever takes its seat too early has to wait."""
+        if self._entrance.enrolment is not None:
+            self._entrance.enrolment.expect(node)
+        self._server.expect(node)
+
+    async def until_dead(self, node: int) -> None:
+        """Until a node that was killed has died; RunError where it lives on."""
+        session = self._server.sessions[node]
+        await self._until(node, "die", lambda: session.gone)
+
     async def restart(self, node: int, lose_state: bool = False) -> None:
         """Start a node that has died again, and see it through until it runs.
 
         From its last checkpoint, or from nothing. Neighbours are told where it is to be found.
         RunError where it does not come back, or has not died.
         """
-        await self._until(node, "die", lambda: self._server.sessions[node].gone)
+        await self.until_dead(node)
         self.away.add(node)
         if self._entrance.enrolment is not None:
             # its key has died with it
@@ -59,7 +70,8 @@ class Returning:
         self._incarnations[node] += 1
         self._event("restarting", node, incarnation=self._incarnations[node])
         await self._group.restart(node)
-        await self._until(node, "join", lambda: session.hello is not None)
+        within_s = max(_STEP_S, self._run.experiment.launcher.join_s)
+        await self._until(node, "join", lambda: session.hello is not None, within_s)
         plan = self._run.nodes[node].model_copy(
             update={
                 "incarnation": self._incarnations[node],
@@ -90,15 +102,15 @@ class Returning:
             if session.node in plan.links:
                 self._server.sessions[plan.node].send(pb.CoordinatorMessage(peers=news))
 
-    async def _until(self, node: int, what: str, done: Callable[[], Any]) -> None:
-        deadline = time.monotonic() + _STEP_S
+    async def _until(
+        self, node: int, what: str, done: Callable[[], Any], within_s: float = _STEP_S
+    ) -> None:
+        deadline = time.monotonic() + within_s
         while not done():
             self._server.changed.clear()
             failure = self._server.sessions[node].failure
             if failure is not None:
                 raise RunError(f"node {node} failed on its return: {failure.error}")
             if time.monotonic() > deadline:
-                raise BarrierTimeout(
-                    f"node {node}, to be started again, did not {what} within {_STEP_S:g} s"
-                )
+                raise BarrierTimeout(f"node {node} was to {what}, and did not in {within_s:g} s")
             await self._server.wait(1.0)

@@ -78,6 +78,8 @@ class ControlServer:
         self.faults: asyncio.Queue[records.FaultChange] = asyncio.Queue()
         #: which node has come where something is to hit it
         self.arrivals: asyncio.Queue[tuple[int, pb.Arrived]] = asyncio.Queue()
+        #: nodes that will come back, with the moment at which their seats are free again
+        self._expected: dict[int, asyncio.Event] = {}
         #: bytes of control messages, both ways
         self.size_bytes = 0
         self._server: aio.Server | None = None
@@ -153,11 +155,17 @@ class ControlServer:
             await self.wait(0.25)
         self.changed.set()
 
+    def expect(self, node: int) -> None:
+        """A new process of a node will come; until there is a seat for it, it has to wait."""
+        self._expected.setdefault(node, asyncio.Event())
+
     def renew(self, node: int) -> Session:
         """A seat for a new process of a node; RunError while the old one is here."""
         if not self.sessions[node].gone:
             raise RunError(f"node {node} is alive and cannot be started again")
         self.sessions[node] = Session(node)
+        if (free := self._expected.pop(node, None)) is not None:
+            free.set()
         return self.sessions[node]
 
     async def wait(self, timeout_s: float) -> None:
@@ -217,6 +225,8 @@ class ControlServer:
             self._refusals.add("no_hello", context.peer())
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "say hello first")
         assert first is not None
+        if (free := self._expected.get(first.hello.node)) is not None:
+            await free.wait()
         session = self.sessions.get(first.hello.node)
         if not self.gate.proves(context, node_name(first.hello.node)):
             refusal = f"the certificate is not node {first.hello.node}'s"

@@ -51,9 +51,15 @@ class RealHands(Hands):
         """As Hands.heal."""
         self._order(node, pb.FaultOrder(heal=pb.HealOrder(event=event, occurrence=occurrence)))
 
-    def kill(self, node: int) -> None:
-        """As Hands.kill."""
-        self._spawn(self._group.signal(node, signal.SIGKILL))
+    def kill(self, node: int, comes_back: bool) -> None:
+        """As Hands.kill; it is seen to be dead, or the run fails."""
+        if comes_back:
+            self._returning.expect(node)
+        self._spawn(self._kill(node, comes_back))
+
+    async def _kill(self, node: int, comes_back: bool) -> None:
+        await self._group.kill(node, comes_back)
+        await self._returning.until_dead(node)
 
     def pause(self, node: int, event: str) -> None:
         """As Hands.pause."""
@@ -103,7 +109,9 @@ class RealHands(Hands):
     async def done(self) -> None:
         """Until everything has been done."""
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_BACK_S)
+            _, late = await asyncio.wait(self._tasks, timeout=_BACK_S)
+            for task in late:
+                task.cancel()
 
     def _order(self, node: int, order: pb.FaultOrder) -> None:
         self._server.sessions[node].send(pb.CoordinatorMessage(fault=order))
@@ -133,6 +141,7 @@ class ConductedFaults:
     ) -> None:
         self._server = server
         self._now_s = now_s
+        self._returning = returning
         self._hands = RealHands(run, group, server, returning, now_s)
         self._director = Director(
             run.firings, run.honest, self._hands, lambda line: directory.append("faults", line)
@@ -178,6 +187,8 @@ class ConductedFaults:
             self.look()
         self._director.end(self._view(), why)
         await self._hands.done()
+        for node in sorted(self._returning.away):
+            self._director.missing(node, self._view(), why)
 
     def _view(self) -> View:
         beats = {s.node: s.heartbeat for s in self._server.sessions.values()}

@@ -41,8 +41,8 @@ class Hands(Protocol):
         """Let a fault end at a node."""
         ...
 
-    def kill(self, node: int) -> None:
-        """Kill a node."""
+    def kill(self, node: int, comes_back: bool) -> None:
+        """Kill a node; ``comes_back``: it is to be started again later."""
         ...
 
     def pause(self, node: int, event: str) -> None:
@@ -108,6 +108,8 @@ class Director:
     _asked: dict[Key, Mapping[str, Any]] = field(default_factory=dict)
     #: (time, node, whether to lose its state)
     _restarts: list[tuple[float, int, bool, Firing]] = field(default_factory=list)
+    #: by which firing a node was last started again
+    _returns: dict[int, Firing] = field(default_factory=dict)
     #: (target, state) of each, as recorded
     _states: dict[Key, set[tuple[str, str]]] = field(default_factory=dict)
     _metrics: dict[str, dict[int, float]] = field(default_factory=dict)
@@ -235,6 +237,12 @@ class Director:
                     reason = {"reason": DEAD} if dead else late
                     self._note(firing, target, "skipped", view, reason)
 
+    def missing(self, node: int, view: View, why: str) -> None:
+        """A node that was started again is not back at the end."""
+        if node in self._returns:
+            detail = {"reason": f"it was not back before {why}"}
+            self._note(self._returns[node], Target(node), "failed", view, detail)
+
     # -- when ----------------------------------------------------------------------------------
 
     def _due(self, pending: _Pending, view: View) -> bool:
@@ -300,7 +308,7 @@ class Director:
             self._skip(firing, node, view)
         elif isinstance(fault, NodeCrash):
             self.dead.add(node)
-            self.hands.kill(node)
+            self.hands.kill(node, fault.restart_after is not None)
             self._note(firing, Target(node), "active", view, {"how": "SIGKILL"})
             self._end_with(node, view)
             if fault.restart_after is not None:
@@ -358,6 +366,7 @@ class Director:
 
     def _come_back(self, view: View, node: int, lose_state: bool, firing: Firing) -> None:
         self.hands.restart(node, lose_state)
+        self._returns[node] = firing
         self.dead.discard(node)
         if node in self._left:
             # it says so again, if it is to

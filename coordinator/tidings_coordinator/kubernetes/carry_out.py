@@ -17,7 +17,7 @@ from tidings_coordinator.control.watch import RunView, Watcher
 from tidings_coordinator.kubernetes import objects
 from tidings_coordinator.kubernetes.api import Api, ApiError
 from tidings_coordinator.kubernetes.config import find_cluster
-from tidings_coordinator.kubernetes.follow import Follower
+from tidings_coordinator.kubernetes.follow import Follower, save_log
 from tidings_coordinator.kubernetes.render import render
 from tidings_coordinator.planning import RunPlan
 from tidings_coordinator.records.directory import RunDirectory, read_json
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 #: what a coordinator gets to write down a run that is called off, and its log to arrive
 _WIND_UP_S = 45.0
-_NODE_LOG_BYTES = 1 << 20
 #: what we know better than the pod does
 _OURS = {"experiment.yaml", "resolved.yaml"}
 
@@ -153,14 +152,11 @@ def _unpack(follower: Follower, run: RunPlan) -> None:
 
 def _save_node_logs(follower: Follower) -> None:
     for pod in follower.pods.values():
-        if pod.node is None or not (pod.started or pod.over):
-            continue
-        try:
-            text = follower.api.read_log(pod.name, "node", _NODE_LOG_BYTES)
-        except ApiError:
-            # gone with its machine
-            continue
-        (follower.directory.path / "logs" / f"node-{pod.node:04d}.log").write_text(text)
+        # of those that were killed it was kept before
+        if pod.node is not None and (pod.started or pod.over) and not pod.deleted:
+            # it may be gone with its machine
+            with suppress(ApiError):
+                save_log(follower.api, pod, follower.directory)
 
 
 def _clean_up(

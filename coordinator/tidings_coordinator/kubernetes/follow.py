@@ -16,12 +16,13 @@ from tidings_coordinator.kubernetes.objects import selector
 from tidings_coordinator.kubernetes.podstate import PodState, pod_state
 from tidings_coordinator.kubernetes.release import Object
 from tidings_coordinator.records.directory import RunDirectory
-from tidings_coordinator.records.shipping import Collector
+from tidings_coordinator.records.shipping import Collector, Request
 
 #: how long the API may be away, and how soon we ask again
 _LOST_S, _RETRY_S, _LOOK_S = 60.0, 0.5, 0.25
 #: after the coordinator's end, how long its log may take
 _LOG_S = 30.0
+_NODE_LOG_BYTES = 1 << 20
 
 
 class RunOver(RunError):
@@ -139,8 +140,27 @@ class Follower:
                 log.write(text + "\n")
             self.said = [*self.said[-4:], text]
             return
+        while self.collector.requests:
+            self._kill(self.collector.requests.pop(0))
         if self.collector.view is not None:
             self.watcher.show(self.collector.view)
+
+    def _kill(self, asked: Request) -> None:
+        """End a node's pod on the coordinator's behalf, which notices where that fails."""
+        pods = [p for p in self.pods.values() if p.node == asked.node and not p.over]
+        pod = next((p for p in pods if not p.deleted), None)
+        if pod is None:
+            self.watcher.say(f"node {asked.node} has no pod that could be killed")
+            return
+        try:
+            save_log(self.api, pod, self.directory)
+            if asked.comes_back:
+                self.api.evict(pod.name)
+            else:
+                self.api.delete("Pod", pod.name, 0)
+            self._note(pod, "killed", comes_back=asked.comes_back)
+        except ApiError as error:
+            self.watcher.say(f"cannot kill node {asked.node}: {error}")
 
     def _take_pod(self, seen: _Seen) -> None:
         before, pod = self.pods.get(seen.name), seen.pod
@@ -258,6 +278,13 @@ class Follower:
                 self._heard.put(_LogEnded())
                 return
             self._over.wait(_RETRY_S)
+
+
+def save_log(api: Api, pod: PodState, directory: RunDirectory) -> None:
+    """Add a node's log, as it is now, to what its earlier pods have left. ApiError without one."""
+    text = api.read_log(pod.name, "node", _NODE_LOG_BYTES)
+    with (directory.path / "logs" / f"node-{pod.node:04d}.log").open("a") as log:
+        log.write(text)
 
 
 def _instant(stamp: str) -> tuple[str, int]:

@@ -52,11 +52,21 @@ def node(release: Release, job: str) -> Object:
     container = _container(release, "node", ["tidings-node"], environment)
     container["ports"] = [{"name": "metrics", "containerPort": METRICS_PORT}]
     template = _template(release, "node", container)
+    if release.claim and release.run:
+        _keep_checkpoints(release, template["spec"])
     template["metadata"]["annotations"] = release.annotations()
     if release.workload == "jobs":
         # a JobSet sets it itself
         template["spec"]["subdomain"] = release.name
     return template
+
+
+def _keep_checkpoints(release: Release, spec: Object) -> None:
+    """Checkpoints where they outlive their pod, apart from those of other runs."""
+    place = {"name": "checkpoints", "mountPath": f"{_WORK}/run/checkpoints"}
+    spec["containers"][0]["volumeMounts"].append(place | {"subPath": release.run})
+    claim = {"persistentVolumeClaim": {"claimName": release.claim}}
+    spec["volumes"].append({"name": "checkpoints"} | claim)
 
 
 def mpi_launcher(release: Release) -> Object:

@@ -47,6 +47,8 @@ class Release:
     deadline_s: int = 86400
     #: for which nodes dial the coordinator
     join_s: int = 600
+    #: PersistentVolumeClaim for the nodes' checkpoints; empty for none
+    claim: str = ""
     #: environment of coordinator and nodes that must not be read by everyone
     join: Mapping[str, str] = field(default_factory=dict, repr=False)
     #: and of the coordinator alone
@@ -120,12 +122,15 @@ class Release:
     def _launcher(self) -> dict[str, Any]:
         if self.workload == "mpi":
             return {"kind": "mpi"}
+        killing = any(event.fault.needs is not None for event in self.experiment.faults)
         return {
             "kind": "external",
             "host": "0.0.0.0",
             "port": COORDINATOR_PORT,
             "own_network": True,
             "join": f"{self.join_s}s",
+            # by who follows the coordinator's log
+            **({"followed": True} if killing else {}),
         }
 
 

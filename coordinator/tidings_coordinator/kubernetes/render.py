@@ -149,7 +149,7 @@ def _coordinator_job(release: Release) -> Object:
 def _node_job(release: Release, job: str) -> Object:
     """One pod a node. A node that dies fails its index, and no more: whether its death was asked
     for is for the coordinator to judge, and neither the other nodes nor a second pod with the same
-    number may come of it."""
+    number may come of it. There is a second pod for one that was evicted."""
     killed = {
         "containerName": "node",
         "operator": "In",
@@ -161,7 +161,12 @@ def _node_job(release: Release, job: str) -> Object:
         "parallelism": release.nodes,
         "backoffLimitPerIndex": 0,
         "maxFailedIndexes": release.nodes,
-        "podFailurePolicy": {"rules": [{"action": "FailIndex", "onExitCodes": killed}]},
+        "podFailurePolicy": {
+            "rules": [
+                {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
+                {"action": "FailIndex", "onExitCodes": killed},
+            ]
+        },
         "activeDeadlineSeconds": release.deadline_s,
         "template": pods.node(release, job),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -30,8 +31,6 @@ class Exit:
         if self.code is None:
             return "its process has ended"
         if self.code < 0:
-            import signal
-
             return f"killed by {signal.Signals(-self.code).name}"
         return f"exit code {self.code}"
 
@@ -91,6 +90,10 @@ class NodeGroup(ABC):
     async def signal(self, node: int, number: int) -> None:
         """Send a node a signal."""
 
+    async def kill(self, node: int, comes_back: bool) -> None:
+        """Kill a node; ``comes_back``: it will be restarted later."""
+        await self.signal(node, signal.SIGKILL)
+
     async def restart(self, node: int) -> None:
         """Start a node whose process has ended again, in the same place.
 
@@ -140,7 +143,12 @@ class Launcher(Plugin):
     @property
     def virtual(self) -> bool:
         """Whether time is virtual: nothing is started, the simulator runs the plans itself."""
-        return self.can.transport == "memory"
+        return self.as_set.transport == "memory"
+
+    @property
+    def as_set(self) -> Capabilities:
+        """What it can do with the settings that it has here."""
+        return self.can
 
     def lacks(self, ability: Ability) -> str:
         """Why it cannot do it as it is set here, although it can otherwise; '' where it can."""

@@ -74,6 +74,7 @@ _ROUNDS = "tests/conformance/test_faults.py::test_a_fault_of_rounds_has_the_same
 _TIMES = "tests/conformance/test_faults.py::test_a_fault_of_time_comes_and_goes_everywhere"
 _REWIRED = "tests/conformance/test_faults.py::test_another_graph_has_the_same_effect_everywhere"
 _COMPOSE = "tests/deploy/test_compose.py::test_faults_freeze_and_kill_containers"
+_KUBERNETES = "tests/process/test_kubernetes.py::"
 _SIMULATED, _REAL = "tests/sim/test_faults.py::", "tests/process/test_faults.py::"
 
 _COORDINATOR = "tests/process/test_coordinator_faults.py::"
@@ -118,12 +119,16 @@ _FAULTS: dict[str, Mapping[str, str]] = {
         "netns": _REAL + "test_nodes_in_namespaces_are_frozen_and_killed",
         "mpi": _REAL + "test_ranks_are_frozen_and_killed",
         "compose": _COMPOSE,
+        "kubernetes": _KUBERNETES + "test_a_crash_that_was_asked_for_is_no_failure",
+        "external": _KUBERNETES + "test_a_crash_that_was_asked_for_is_no_failure",
     },
     "node.churn": {
         "simulator": _SIMULATED + "test_churn",
         "local": _REAL + "test_churn",
         "netns": _REAL + "test_churn",
         "compose": "tests/deploy/test_compose.py::test_a_killed_container_is_started_again",
+        "kubernetes": _KUBERNETES + "test_a_pod_that_was_evicted_comes_back",
+        "external": _KUBERNETES + "test_a_pod_that_was_evicted_comes_back",
     },
     "msg.drop": _everywhere(_ROUNDS),
     "msg.delay": _everywhere(_ROUNDS),

@@ -16,6 +16,7 @@ from tidings_coordinator.launchers.capabilities import (
     FAULTS,
     RESHAPED_BY_KERNEL,
     Ability,
+    Capabilities,
     Feature,
 )
 
@@ -45,11 +46,11 @@ class Demand:
             return words if self.what.needs is None else ABILITIES[self.what.needs]
         return ABILITIES[self.what]
 
-    def met(self, launcher: type[Launcher]) -> bool:
-        """Whether a launcher can, as far as any test shows."""
+    def met(self, launcher: str, can: Capabilities) -> bool:
+        """Whether a launcher that can do so much can do this, as far as any test shows."""
         if isinstance(self.what, Feature):
-            return self.what.shown(launcher.kind, launcher.can) is not None
-        return self.what in launcher.can.abilities
+            return self.what.shown(launcher, can) is not None
+        return self.what in can.abilities
 
 
 def demands(experiment: Experiment) -> Iterator[Demand]:
@@ -85,14 +86,14 @@ def check(experiment: Experiment) -> None:
     """ConfigError, with the key and the nearest choice, for what the launcher cannot do."""
     launcher = experiment.launcher
     for demand in demands(experiment):
-        met = demand.met(type(launcher))
+        met = demand.met(launcher.kind, launcher.as_set)
         reason = launcher.lacks(demand.ability) if met and demand.ability is not None else ""
         if not met or reason:
             raise ConfigError(_refusal(launcher, demand, reason), demand.path)
 
 
 def _refusal(launcher: Launcher, demand: Demand, reason: str) -> str:
-    able = [name for name in launchers if demand.met(launchers.get(name))]
+    able = [name for name in launchers if demand.met(name, launchers.get(name).can)]
     text = f"the launcher '{launcher.kind}' cannot {demand.words}"
     text += f": {reason}" if reason else ""
     others = f"launchers that can: {', '.join(able)}" if able else "no launcher can"

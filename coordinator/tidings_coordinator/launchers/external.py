@@ -13,7 +13,11 @@ from tidings_coordinator.launchers.base import (
     check_port,
     launchers,
 )
-from tidings_coordinator.launchers.capabilities import Capabilities, Shown
+from tidings_coordinator.launchers.capabilities import Ability, Capabilities, Shown
+from tidings_coordinator.records.shipping import Request
+
+_KUBERNETES = "tests/process/test_kubernetes.py"
+_NOTE = "with `followed: true`, by who follows"
 
 
 @launchers.register("external")
@@ -31,6 +35,9 @@ class External(Launcher):
     join: Duration = Duration(600.0)
     #: how long nodes go on without a coordinator, for one that `tidings adopt` starts in its place
     grace: Duration = Duration(0.0)
+    #: whether somebody follows what this process prints, and kills nodes and starts them again when
+    #: it asks for it there, as `--launcher kubernetes` does
+    followed: bool = False
 
     anonymous = True
     can = Capabilities(
@@ -39,6 +46,8 @@ class External(Launcher):
             "tls": Shown(
                 "tests/process/test_security.py::test_only_the_runs_token_opens_and_only_once_a_seat"
             ),
+            "kill": Shown(f"{_KUBERNETES}::test_a_crash_that_was_asked_for_is_no_failure", _NOTE),
+            "restart": Shown(f"{_KUBERNETES}::test_a_pod_that_was_evicted_comes_back", _NOTE),
         },
     )
 
@@ -55,9 +64,15 @@ class External(Launcher):
         """As long as the experiment says."""
         return float(self.grace)
 
+    def lacks(self, ability: Ability) -> str:
+        """Nobody is there to lay hands on nodes, unless the file says so."""
+        if ability in ("kill", "restart") and not self.followed:
+            return "nodes are out of its reach without launcher.followed"
+        return ""
+
     def group(self) -> NodeGroup:
-        """Nodes that come and go by themselves."""
-        return ExternalNodes()
+        """Nodes that come and go by themselves, or by somebody who listens."""
+        return FollowedNodes() if self.followed else ExternalNodes()
 
 
 class ExternalNodes(NodeGroup):
@@ -75,3 +90,14 @@ class ExternalNodes(NodeGroup):
 
     async def stop(self) -> None:
         """They end by themselves when the coordinator hangs up."""
+
+
+class FollowedNodes(ExternalNodes):
+    """What this process cannot do to them, it asks of whoever reads its output."""
+
+    async def kill(self, node: int, comes_back: bool) -> None:
+        """Ask for it; where nobody listens the node lives on, and the run fails for that."""
+        print(Request(node, comes_back).line, flush=True)
+
+    async def restart(self, node: int) -> None:
+        """Asked for already: who was told that it comes back sees to it."""

@@ -4,6 +4,7 @@ A log is the one thing that can be read of any container, everywhere and by the 
 the run directory travels as numbered lines of base64 (see docs/decisions)::
 
     tidings-view {"phase": "running", ...}       now and then
+    tidings-kill {"node": 3, "comes_back": true} what the coordinator cannot do itself
     tidings-run 0/17 H4sIA...                    the directory, a .tar.gz, at the end
     tidings-run sha256 9f86d0...
 """
@@ -11,22 +12,38 @@ the run directory travels as numbered lines of base64 (see docs/decisions)::
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import json
 import tarfile
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tidings.errors import RecordError
 from tidings_coordinator.control.watch import NodeView, RunView, Watcher
 
-_VIEW, _RUN, _DIGEST = "tidings-view ", "tidings-run ", "sha256 "
+_VIEW, _RUN, _DIGEST, _KILL = "tidings-view ", "tidings-run ", "sha256 ", "tidings-kill "
 #: per line, before base64; container runtimes break lines at 16 KiB
 _CHUNK_BYTES = 6 << 10
 #: wall seconds between two views, and how many nodes may be in one without making them rarer
 _VIEW_S, _VIEW_NODES = 2.0, 16
+
+
+@dataclass(frozen=True)
+class Request:
+    """A node is to be killed by whoever reads this."""
+
+    node: int
+    #: whether another process is to take its place, which then waits until it is let in
+    comes_back: bool
+
+    @property
+    def line(self) -> str:
+        """As it is written."""
+        return _KILL + json.dumps(asdict(self))
 
 
 def shipment(directory: Path) -> Iterator[str]:
@@ -49,6 +66,8 @@ class Collector:
         self._chunks: dict[int, bytes] = {}
         self._total: int | None = None
         self._digest: str | None = None
+        #: what was asked for, and is to be taken out by who does it
+        self.requests: list[Request] = []
         #: the latest view of the run
         self.view: RunView | None = None
 
@@ -56,6 +75,10 @@ class Collector:
         """Take a line; whether it was for us."""
         if line.startswith(_VIEW):
             self.view = _parse_view(line.removeprefix(_VIEW))
+            return True
+        if line.startswith(_KILL):
+            with contextlib.suppress(ValueError, TypeError):
+                self.requests.append(Request(**json.loads(line.removeprefix(_KILL))))
             return True
         if not line.startswith(_RUN):
             return False

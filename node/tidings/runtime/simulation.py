@@ -59,7 +59,7 @@ class Controls:
         """Let a fault end at a node."""
         self._run.nodes[node].agent.heal(event, occurrence)
 
-    def kill(self, node: int) -> None:
+    def kill(self, node: int, comes_back: bool) -> None:
         """The node dies; its neighbours come to suspect it later."""
         self._run.nodes[node].crash()
         self._run.loop.call_later(self._suspect_after_s, self._missed, node)
@@ -394,7 +394,7 @@ def arm_crash(
 
     async def counted(target: int, frame: Frame, copy: bool = False) -> None:
         if left[0] == 0:
-            Controls(run, suspect_after_s).kill(node)
+            Controls(run, suspect_after_s).kill(node, restart is not None)
             if restart is not None:
                 run.loop.call_later(restart.after_s, run.restart, node, restart.lose_state)
             raise NodeCrashed(f"node {node} was killed before its send number {sends}")
