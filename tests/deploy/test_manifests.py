@@ -53,6 +53,7 @@ def everything(workload: Any) -> list[Object]:
             cpu="2",
             memory="4Gi",
             workload=workload,
+            claim="shared-disk",
             join={"TIDINGS_TOKEN": "t0ken", "TIDINGS_CA": "-----BEGIN CERTIFICATE-----"},
             authority={"TIDINGS_CA_KEY": "k3y"},
         )
@@ -177,7 +178,8 @@ def test_pods_meet_the_restricted_pod_security_standard(workload: str) -> None:
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert spec["automountServiceAccountToken"] is False
         assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
-        assert {kind for v in spec["volumes"] for kind in v} == {"name", "configMap", "emptyDir"}
+        kinds = {kind for volume in spec["volumes"] for kind in volume} - {"name"}
+        assert kinds - {"persistentVolumeClaim"} == {"configMap", "emptyDir"}
         for container in _containers(template):
             context = container["securityContext"]
             assert context["allowPrivilegeEscalation"] is False
@@ -312,6 +314,26 @@ def test_plugin_files_travel_with_the_experiment(tmp_path: Path) -> None:
     assert yaml.safe_load(config["experiment.yaml"])["protocol"]["kind"] == (
         "/experiment/0-mine.py:Mine"
     )
+
+
+def test_checkpoints_outlive_their_pod_where_there_is_a_claim_and_no_others() -> None:
+    node = by_name(everything("jobs"))["Job/tidings-0badcafe-node"]["spec"]["template"]
+    coordinator = by_name(everything("jobs"))["Job/tidings-0badcafe-coordinator"]["spec"]
+    [mount] = [m for m in _containers(node)[0]["volumeMounts"] if m["name"] == "checkpoints"]
+    # below the run directory of `tidings coordinate`, apart from those of other runs
+    assert mount["mountPath"] == "/work/run/checkpoints"
+    assert mount["subPath"] == "small-0badcafe"
+    assert "shared-disk" in as_yaml([node])
+    assert "shared-disk" not in as_yaml([coordinator])
+
+
+@pytest.mark.parametrize("faulty", [True, False])
+def test_the_coordinator_asks_for_deaths_only_where_some_are_to_be(faulty: bool) -> None:
+    events = "faults:\n  - {id: a, fault: node.crash, on: 1}\n" if faulty else ""
+    experiment = loads(SMALL + events, overrides=["launcher=kubernetes"])
+    config = by_name(manifests(experiment, "a1"))["ConfigMap/tidings-a1-experiment"]["data"]
+    launcher = yaml.safe_load(config["experiment.yaml"])["launcher"]
+    assert launcher.get("followed", False) is faulty
 
 
 def test_the_check_itself_refuses_what_is_wrong() -> None:

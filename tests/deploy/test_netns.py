@@ -200,6 +200,32 @@ def test_a_killed_node_comes_back_behind_its_kernel_links(file: Path, tmp_path: 
     assert parts(found["run_id"]) == set()
 
 
+def test_another_graph_behind_links_that_the_kernel_imposes(file: Path, tmp_path: Path) -> None:
+    """The links of both are there from the start; those of the second are used, and shaped."""
+    setting = [*KERNEL, "--set", "nodes=6", "--set", "topology=ring", "--set", "stop.rounds=20"]
+    events = (
+        "{id: all, fault: graph.rewire, at: {round: 5}, for: {rounds: 10}, "
+        "with: {topology: complete}}",
+        # of a link that only the second graph has; measures
+        "{id: far, fault: link.shape, on: 0->3, at: {round: 6}, for: {rounds: 8}, "
+        "with: {rate: 5Mbit/s}}",
+    )
+    file.write_text(SMALL + "faults:\n" + "".join(f"  - {event}\n" for event in events))
+    for command in (["run", *NETNS], ["simulate", "--quiet"]):
+        out = tmp_path / command[0]
+        done = tidings(*command, str(file), "--out", str(out), *setting)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert result(out)["faults"] == "all"
+    real, simulated = (result(tmp_path / name) for name in ("run", "simulate"))
+    assert real["weights_sha256"] == simulated["weights_sha256"]
+    assert real["bytes"] == simulated["bytes"]
+    by = {(line["event"], line["state"]): line for line in lines(tmp_path / "run", "faults")}
+    (link,) = [one for one in lines(tmp_path / "run", "links")
+               if (one["source"], one["target"]) == (0, 3)]  # fmt: skip
+    passed = by["far", "recovered"]["detail"]["wire_bytes"]
+    assert passed > 0.7 * link["bytes"]["total"] * 8 / link["messages"]
+
+
 def test_what_the_kernel_refuses_a_fault_is_recorded_as_failed(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     text = SMALL.replace("{rounds: 12}", "{time: 4s}")

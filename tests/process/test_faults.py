@@ -87,6 +87,23 @@ def test_ranks_are_frozen_and_killed(tmp_path: Path) -> None:
     frozen_and_killed(*found[:2])
 
 
+def test_a_rank_comes_later(tmp_path: Path) -> None:
+    python, variables = str(bin_of("mpich") / "python"), environment("mpich")
+    event = "{id: late, fault: node.join, on: 2, at: 1s}"
+    found, changes, out = ran(
+        tmp_path, event, launcher="mpi", python=python, variables=variables,
+        compute="{time: 20ms}", stop="{time: 4s}",
+    )  # fmt: skip
+    assert (found["run"], found["faults"]) == ("completed", "all")
+    assert [line["state"] for line in changes] == ["active", "recovered"]
+    assert changes[1]["time_s"] == pytest.approx(1, abs=0.5)
+    # it has left out what the others did without it
+    (back,) = [e for e in lines(out, "events") if (e["event"], e["node"]) == ("rejoined", 2)]
+    assert back["time_s"] >= 1
+    last = [row["round"] for row in lines(out, "series") if row["final"]]
+    assert max(last) - min(last) <= 4
+
+
 def test_a_killed_node_and_the_others_go_on(tmp_path: Path) -> None:
     found, changes, out = ran(tmp_path, "{id: dead, fault: node.crash, on: 2, at: {round: 20}}")
     assert (found["run"], found["faults"]) == ("completed", "all")

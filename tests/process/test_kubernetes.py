@@ -200,7 +200,7 @@ def test_a_pod_that_was_evicted_comes_back(
     assert found["security"] == {"tls": tls == "auto", "refused": {}}
     assert None not in found["weights_sha256"]
     events = lines(out, "events")
-    assert [e["node"] for e in events if e["event"] == "died"] == victims
+    assert [e["node"] for e in events if e["event"] == "restarting"] == victims
     assert {e["node"] for e in events if e["event"] == "returned"} == set(victims)
     # the pods of this cluster see each other's files, so that its checkpoint is there
     back = {e["node"]: json.loads(e["fields"]) for e in events if e["event"] == "rejoined"}

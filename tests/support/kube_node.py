@@ -73,7 +73,8 @@ class NodeAgent:
 
     def pods_made(self, node: int) -> list[str]:
         """The names of all pods that there ever were of a node."""
-        return [name for name in self._containers if _index_of(name) == node]
+        pattern = re.compile(rf"-node-(0-)?{node}-\w+$")
+        return [name for name in self._containers if pattern.search(name)]
 
     def kill(self, component: str, node: int | None = None) -> None:
         """SIGKILL to the container of a pod: as if the kernel had run out of memory."""
@@ -348,12 +349,6 @@ class NodeAgent:
     def _behind(self, service: Object) -> list[Object]:
         selector = ",".join(f"{k}={v}" for k, v in service["spec"]["selector"].items())
         return [pod for pod in self._store.all("Pod") if selected(pod, selector)]
-
-
-def _index_of(pod: str) -> int | None:
-    """Which of an Indexed Job's pods it is, by its name."""
-    index = pod.split("-")[-2]
-    return int(index) if index.isdecimal() else None
 
 
 def environment(pod: Object, spec: Object, known: Mapping[str, str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ import pytest
 from tidings.errors import RecordError, UserError
 from tidings_coordinator.control.watch import NodeView, RunView
 from tidings_coordinator.kubernetes.pod import collect, ship
-from tidings_coordinator.records.shipping import Collector, ShippedWatcher, shipment
+from tidings_coordinator.records.shipping import Collector, Request, ShippedWatcher, shipment
 
 pytestmark = pytest.mark.unit
 
@@ -28,6 +28,17 @@ def made(tmp_path: Path) -> Path:
 def contents(directory: Path) -> dict[str, bytes]:
     files = (path for path in directory.rglob("*") if path.is_file())
     return {str(path.relative_to(directory)): path.read_bytes() for path in files}
+
+
+def test_what_is_asked_for_is_taken_out_of_the_log() -> None:
+    collector = Collector()
+    asked = [Request(3, True), Request(11, False)]
+    for line in ["bye", *(request.line for request in asked)]:
+        collector.feed(line)
+    # cut off where the container ended, or not ours
+    for line in (asked[0].line[:-3], 'tidings-kill {"nod": 3}'):
+        assert collector.feed(line)
+    assert collector.requests == asked
 
 
 def test_what_was_shipped_is_collected(made: Path, tmp_path: Path) -> None:

@@ -155,6 +155,7 @@ def _node_job(release: Release, job: str) -> Object:
         "operator": "In",
         "values": [_KILLED, _TERMINATED],
     }
+    disrupted = {"type": "DisruptionTarget", "status": "True"}
     return {
         "completionMode": "Indexed",
         "completions": release.nodes,
@@ -163,7 +164,7 @@ def _node_job(release: Release, job: str) -> Object:
         "maxFailedIndexes": release.nodes,
         "podFailurePolicy": {
             "rules": [
-                {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
+                {"action": "Ignore", "onPodConditions": [disrupted]},
                 {"action": "FailIndex", "onExitCodes": killed},
             ]
         },
