@@ -212,9 +212,7 @@ def test_a_pod_that_was_evicted_comes_back(
     everything_is_gone(api)
 
 
-def test_a_crash_that_may_not_be_brought_about_fails_the_run(
-    api: KubeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_crash_that_may_not_be_brought_about_fails_the_run(api: KubeApi, tmp_path: Path) -> None:
     api.forbidden.add(("evict", "pods"))
     done = tidings(*with_faults(api, tmp_path, CRASH, "--set", "stop={time: 300s}"),
                    deadline_s=DEADLINE_S)  # fmt: skip

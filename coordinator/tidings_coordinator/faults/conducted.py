@@ -107,9 +107,10 @@ class RealHands(Hands):
         await self._server.until_back(_BACK_S, self._paused)
 
     async def done(self) -> None:
-        """Until everything has been done."""
+        """Until everything has been done; what has failed already keeps nobody waiting."""
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=_BACK_S)
+            within_s = _BACK_S if self.failure is None else 0.0
+            _, late = await asyncio.wait(self._tasks, timeout=within_s)
             for task in late:
                 task.cancel()
 
@@ -168,6 +169,9 @@ class ConductedFaults:
         """
         if self._hands.failure is not None:
             raise RunError(f"a fault could not be brought about: {self._hands.failure}")
+        return self._look()
+
+    def _look(self) -> float | None:
         view = self._view()
         while not self._server.faults.empty():
             self._director.change(self._server.faults.get_nowait(), view)
@@ -180,11 +184,11 @@ class ConductedFaults:
 
     async def end(self, why: str) -> None:
         """The run is over: whatever stands still goes on."""
-        self.look()
+        self._look()
         if self._director.isolated:
             self._director.mend(why)
             await self._hands.done()
-            self.look()
+            self._look()
         self._director.end(self._view(), why)
         await self._hands.done()
         for node in sorted(self._returning.away):
