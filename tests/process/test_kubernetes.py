@@ -217,7 +217,7 @@ def test_a_crash_that_may_not_be_brought_about_fails_the_run(api: KubeApi, tmp_p
     done = tidings(*with_faults(api, tmp_path, CRASH, "--set", "stop={time: 300s}"),
                    deadline_s=DEADLINE_S)  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "cannot kill node 2: Kubernetes does not let us" in done.stdout
+    assert "cannot kill node 2: Kubernetes does not let us" in done.stdout + done.stderr
     assert "node 2 was to die, and did not in 60 s" in result(tmp_path / "run")["reason"]
     everything_is_gone(api)
 
