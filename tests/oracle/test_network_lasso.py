@@ -12,6 +12,8 @@ from support.plans import IDEAL, plans, schedule_of
 from support.recording import Recorder, models
 
 from tidings.api import Problem, Protocol
+from tidings.errors import ConfigError
+from tidings.problems.wine_regression import cultivar
 from tidings.runtime.simulation import simulate
 
 pytestmark = pytest.mark.oracle
@@ -109,6 +111,59 @@ def test_the_error_is_least_for_a_penalty_in_between() -> None:
 
     alone, between, together = error(0.0), error(0.3), error(100.0)
     assert between < 0.3 * min(alone, together)
+
+
+@pytest.mark.parametrize("seed", [1, 7])
+def test_on_wines_those_of_a_cultivar_find_together(seed: int) -> None:
+    """Nobody is told which of twelve nodes have wines of one cultivar; on the ring three edges of
+    twelve lead from one to another."""
+    nodes = 12
+
+    def learned(penalty: float) -> tuple[float, Matrix]:
+        protocol = {"kind": "network_lasso", "penalty": penalty, "rho": 0.3}
+        recorder, made = Recorder(), {"link": IDEAL, "evaluate_rounds": 150, "seed": seed}
+        x = models(
+            simulate(plans(nodes, "ring", protocol, "wine_regression", 150, **made), recorder)
+        )
+        return float(np.mean([recorder.series("loss", i)[-1] for i in range(nodes)])), x
+
+    (alone, _), (between, x), (together, _) = (learned(penalty) for penalty in (0.0, 0.1, 100.0))
+    assert between < 0.75 * min(alone, together)
+    apart = np.linalg.norm(x[:, None] - x[None], axis=2)
+    group = np.array([cultivar(i, nodes) for i in range(nodes)])
+    alike = group[:, None] == group[None]
+    assert apart[alike & ~np.eye(nodes, dtype=bool)].mean() < 0.6 * apart[~alike].mean()
+
+
+def test_wines_are_dealt_out_by_cultivar_and_each_once() -> None:
+    problem = Problem.parse({"kind": "wine_regression", "target": "proline"})
+    nodes = 7
+    shares = [problem.local(i, nodes, 3) for i in range(nodes)]
+    assert [share.dim for share in shares] == [13] * nodes
+    # halves of 59, 71 and 48 wines
+    counts = [0, 0, 0]
+    for i, share in enumerate(shares):
+        counts[cultivar(i, nodes)] += share.samples
+    assert counts == [59 - 30, 71 - 36, 48 - 24]
+    assert max(share.samples for share in shares) < 20
+    rows = np.concatenate([share._features.numpy() for share in shares])  # type: ignore[attr-defined]
+    assert len(np.unique(rows, axis=0)) == sum(counts)
+    np.testing.assert_allclose(rows[:, :-1].mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(rows[:, :-1].std(axis=0), 1, atol=1e-12)
+    # held out of all nodes: none of a node's test rows is among them
+    test = shares[0]._test[0].numpy()  # type: ignore[attr-defined]
+    assert len(test) == 30
+    assert not {row.tobytes() for row in test} & {row.tobytes() for row in rows}
+
+
+def test_what_wines_cannot_do_is_said() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'proline'"):
+        Problem.parse({"kind": "wine_regression", "target": "prolin"})
+    problem = Problem.parse("wine_regression")
+    with pytest.raises(ValueError, match="3 cultivars for 2 nodes"):
+        problem.local(0, 2, 0)
+    with pytest.raises(ValueError, match=r"29 wines of a cultivar for \d+ nodes"):
+        problem.local(30, 100, 0)
 
 
 def test_what_it_needs_is_said() -> None:

@@ -256,6 +256,7 @@ def test_full_gradients_and_gradients_on_one_batch(config: dict[str, Any]) -> No
         {"kind": "quadratic", "dim": 7, "structure": "diagonal"},
         {"kind": "least_squares", "dim": 7, "samples": 12},
         {"kind": "clustered_regression", "dim": 7, "samples": 12},
+        {"kind": "wine_regression", "target": "proline"},
         {"kind": "logistic_regression", "l2": 0.05},
         {"kind": "logistic_regression", "dataset": "digits", "l2": 0.05, "partition": "iid"},
     ],

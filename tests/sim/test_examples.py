@@ -42,6 +42,7 @@ SHORT: dict[str, tuple[list[str], float]] = {
     "lossy-wan": (["stop.rounds=50"], 0.8),
     "msda-ring": ([], 69.83),
     "network-lasso": (["stop.rounds=60"], 0.1),
+    "network-lasso-wine": (["stop.rounds=90"], 0.07),
     "one-bit-adam": (["stop.rounds=60"], 0.9),
     "one-peer-exponential": (["stop.rounds=60"], 0.75),
     "quickstart": (["stop.rounds=40"], 0.75),

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tidings.api import LocalProblem, Problem, problems
-from tidings.problems.least_squares import regularised
+from tidings.problems.own_rows import OwnRows
 from tidings.problems.seeding import generator
 
 
@@ -52,48 +52,31 @@ class ClusteredRegression(Problem):
         return LocalRegression(self, node, node * self.clusters // nodes, seed)
 
 
-class LocalRegression(LocalProblem):
-    """One node's rows."""
+class LocalRegression(OwnRows):
+    """One node's rows, and the truth behind them."""
 
     def __init__(self, problem: ClusteredRegression, node: int, cluster: int, seed: int) -> None:
-        self.dim = problem.dim
-        self.samples = problem.samples
         self._truth = _truth(problem, cluster, seed)
-        self._own = generator(seed, "clustered regression", node)
-        self._features, self._targets = self._rows(problem, problem.samples)
-        self._test = self._rows(problem, problem.test_samples)
-
-    def _rows(self, problem: ClusteredRegression, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        features = torch.from_numpy(self._own.standard_normal((count, problem.dim))).clone()
-        noise = torch.from_numpy(self._own.standard_normal(count)).clone()
-        return features, features @ self._truth + problem.noise * noise
-
-    def initial(self) -> torch.Tensor:
-        """The origin."""
-        return torch.zeros(self.dim)
-
-    def gradient(self, x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-        """``A^T (A x - y) / m`` over all rows, computed in float64."""
-        residuals = self._features @ x.double() - self._targets
-        return (self._features.T @ residuals / self.samples).float()
-
-    def full_gradient(self, x: torch.Tensor) -> torch.Tensor:
-        """The same."""
-        return self.gradient(x, self._own)
-
-    def minimizer(self, linear: torch.Tensor, ridge: float) -> torch.Tensor:
-        """``(A^T A / m + ridge I)^-1 (A^T y / m + linear)``; ValueError where there is none."""
-        return regularised(self._features, self._targets, linear, ridge)
+        own = generator(seed, "clustered regression", node)
+        train, test = (
+            _rows(problem, self._truth, count, own)
+            for count in (problem.samples, problem.test_samples)
+        )
+        super().__init__(train, test)
 
     def evaluate(self, x: torch.Tensor) -> Mapping[str, float]:
         """``loss`` on this node's test rows, ``distance`` |x - x_c|^2."""
-        features, targets = self._test
-        residuals = features @ x.double() - targets
         away = x.double() - self._truth
-        return {
-            "loss": 0.5 * float(residuals @ residuals) / len(targets),
-            "distance": float(away @ away),
-        }
+        return {**super().evaluate(x), "distance": float(away @ away)}
+
+
+def _rows(
+    problem: ClusteredRegression, truth: torch.Tensor, count: int, rng: np.random.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(count, d) features and (count,) targets, float64."""
+    features = torch.from_numpy(rng.standard_normal((count, problem.dim))).clone()
+    noise = torch.from_numpy(rng.standard_normal(count)).clone()
+    return features, features @ truth + problem.noise * noise
 
 
 @functools.lru_cache(maxsize=64)
