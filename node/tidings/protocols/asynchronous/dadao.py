@@ -57,6 +57,10 @@ class DADAO(Protocol):
     ``graph.rewire`` with a node's next step. A gossip that is due when its edge, or
     the node at its end, has gone is left out.
 
+    The rates are a condition, not a wish: where exchanges cannot keep up with their clocks (three
+    trips over a link each, and a node is in one at a time), it diverges. A ring of 8 with a unit of
+    60 ms goes well with links of 2 ms and not with 20 ms; a longer ``unit`` helps.
+
     A gossip is an atomic exchange at one common time: the starter's when it asks, or the answerer's
     if that is later. A time that is more than ``lead`` ahead of a node's own clock, or no number,
     is refused and counted, as is a vector with anything but numbers in it; that of a starter, whose
