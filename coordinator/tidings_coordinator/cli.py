@@ -18,14 +18,10 @@ from typing import Annotated, ParamSpec
 
 import typer
 
-from tidings.errors import MissingExtra, TidingsError, UserError
-from tidings_coordinator.control.watch import Watcher
 from tidings_coordinator.experiment.load import load
-from tidings_coordinator.experiment.model import Experiment
 from tidings_coordinator.judging import told
 from tidings_coordinator.planning import plan
-from tidings_coordinator.running import Outcome, default_directory, run_experiment
-from tidings_coordinator.terminal import summary, watcher
+from tidings_coordinator.showing import code_of, run_one, see_through, write_report
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -48,22 +44,18 @@ LauncherName = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress display")]
 
-RUNS = Path("runs")
-
 
 def _reported(command: Callable[P, None]) -> Callable[P, None]:
     """Tell the user of errors that are part of the contract in one message, not a traceback."""
 
     @wraps(command)
     def wrapper(*arguments: P.args, **options: P.kwargs) -> None:
-        try:
+        def work() -> int:
             command(*arguments, **options)
-        except TidingsError as error:
-            print(f"error: {error}", file=sys.stderr)
-            raise typer.Exit(2 if isinstance(error, UserError) else 1) from None
-        except KeyboardInterrupt:
-            print("aborted", file=sys.stderr)
-            raise typer.Exit(130) from None
+            return 0
+
+        if code := code_of(work):
+            raise typer.Exit(code)
 
     return wrapper
 
@@ -96,18 +88,6 @@ def simulate(
     raise typer.Exit(outcome.exit_code)
 
 
-def _see_through(work: Callable[[Path, Watcher], Outcome], directory: Path, quiet: bool) -> None:
-    """Show a run that goes on in its directory, sum it up, and exit as it does."""
-    show = watcher(quiet)
-    try:
-        outcome = work(directory, show)
-    finally:
-        show.close()
-    summary(outcome.result)
-    _write_report(outcome.directory)
-    raise typer.Exit(outcome.exit_code)
-
-
 @app.command()
 @_reported
 def resume(
@@ -117,7 +97,7 @@ def resume(
     """Go on with an interrupted run from its checkpoints, into the same directory."""
     from tidings_coordinator.resuming import resume as go_on
 
-    _see_through(go_on, directory, quiet)
+    raise typer.Exit(see_through(go_on, directory, quiet))
 
 
 @app.command()
@@ -129,7 +109,7 @@ def adopt(
     """Take over the nodes of a run whose coordinator was killed, and see it to its end."""
     from tidings_coordinator.adopting import adopt as take_over
 
-    _see_through(take_over, directory, quiet)
+    raise typer.Exit(see_through(take_over, directory, quiet))
 
 
 @app.command()
@@ -204,40 +184,12 @@ def collect(
     from tidings_coordinator.kubernetes.pod import collect as take
 
     take(sys.stdin, directory)
-    _write_report(directory)
+    write_report(directory)
 
 
 def _settings(overrides: Sequence[str] | None, launcher: str | None) -> list[str]:
     """What is changed in the file: the launcher first, so that --set can add to it."""
     return [*([] if launcher is None else [f"launcher={launcher}"]), *(overrides or ())]
-
-
-def run_one(
-    experiment: Experiment, file: Path, out: Path | None, quiet: bool, report: bool = True
-) -> Outcome:
-    """Run an experiment to its end, show it and write its report, where that is wanted."""
-    show = watcher(quiet)
-    path = out or default_directory(experiment, RUNS)
-    try:
-        source = file.read_text(encoding="utf-8")
-        outcome = run_experiment(experiment, source, path, show, file.resolve().parent)
-    finally:
-        show.close()
-    summary(outcome.result)
-    if report:
-        _write_report(outcome.directory)
-    return outcome
-
-
-def _write_report(directory: Path) -> None:
-    from tidings_coordinator.report.page import write_report
-    from tidings_coordinator.report.trace import write_trace
-
-    write_trace(directory)
-    try:
-        print(f"report: {write_report(directory)}")
-    except MissingExtra as error:
-        print(f"run directory: {directory} (no report: {error})")
 
 
 @app.command()
@@ -331,10 +283,10 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", help="the page, if not in there")] = None,
 ) -> None:
     """Write the report of a run, and its trace.json, again, also of one that was broken off."""
-    from tidings_coordinator.report.page import write_report
+    from tidings_coordinator.report import page
     from tidings_coordinator.report.trace import write_trace
 
-    print(f"report: {write_report(directory, out)}")
+    print(f"report: {page.write_report(directory, out)}")
     write_trace(directory, None if out is None else out.with_name("trace.json"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tidings.errors import ConfigError
+from tidings.faults.coord_crash import CoordCrash
 from tidings.faults.coord_isolate import CoordIsolate
 from tidings.runtime.plan import HeartbeatPlan
 from tidings_coordinator.experiment.model import Experiment, Wait
@@ -25,13 +26,37 @@ def heartbeat(wait: Wait) -> HeartbeatPlan | None:
 
 def grace_s(experiment: Experiment) -> float:
     """Wall seconds for which nodes go on without a coordinator: longer than any fault takes it."""
-    events = [e for e in experiment.faults if isinstance(e.fault, CoordIsolate)]
-    away_s = max((event.lasts_s or 0.0 for event in events), default=0.0)
-    needed_s = away_s * experiment.network.time_scale + _FIND_S if events else 0.0
-    return max(experiment.launcher.grace_s, needed_s)
+    away_s = [
+        float(event.fault.restart_after)
+        if isinstance(event.fault, CoordCrash)
+        else event.lasts_s or 0.0
+        for event in experiment.faults
+        if isinstance(event.fault, CoordCrash | CoordIsolate)
+    ]
+    if not away_s:
+        return experiment.launcher.grace_s
+    return max(experiment.launcher.grace_s, max(away_s) * experiment.network.time_scale + _FIND_S)
 
 
 def check(run: RunPlan) -> None:
+    """ConfigError where nodes, or a coordinator, would be looked for in the wrong place or time."""
+    _check_port(run.experiment)
+    _check_silence(run)
+
+
+def _check_port(experiment: Experiment) -> None:
+    """Nodes know the address of the coordinator's first port; with TLS they talk to the second."""
+    crashes = any(isinstance(event.fault, CoordCrash) for event in experiment.faults)
+    launcher = experiment.launcher
+    tls = not launcher.virtual and experiment.security.on(launcher.host)
+    if crashes and tls and launcher.port == 0:
+        raise ConfigError(
+            "'coord.crash' with TLS needs a port that the next coordinator can take: set it",
+            ("launcher", "port"),
+        )
+
+
+def _check_silence(run: RunPlan) -> None:
     """ConfigError where nodes could be taken for dead while a message of theirs is on its way."""
     asked, codec = run.nodes[0].heartbeat, run.parts.codec
     if asked is None:

@@ -11,9 +11,9 @@ import threading
 from pathlib import Path
 
 from tidings.errors import TidingsError, UserError
-from tidings_coordinator.cli import run_one
 from tidings_coordinator.experiment.load import load
 from tidings_coordinator.launchers import mpi as launcher
+from tidings_coordinator.showing import run_one
 
 
 def coordinate(size: int, options: argparse.Namespace) -> int:

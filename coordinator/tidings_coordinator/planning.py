@@ -92,6 +92,13 @@ class RunPlan:
         return replace(self, nodes=nodes)
 
     @property
+    def grace_s(self) -> float:
+        """Wall seconds for which all nodes outlive a coordinator that is killed."""
+        launcher = self.experiment.launcher
+        outlive = "outlive" in launcher.can.abilities and not launcher.lacks("outlive")
+        return self.nodes[0].grace_s if outlive else 0.0
+
+    @property
     def evaluated_by_time(self) -> bool:
         """Whether models are evaluated at points in time, not in rounds."""
         return self.nodes[0].evaluate_s is not None

@@ -20,6 +20,7 @@ from tidings.runtime.node import RuntimeNode
 from tidings.runtime.plan import ArmedFault
 from tidings.runtime.simulation import Controls, Observer, Simulated, simulate
 from tidings.v1 import records_pb2 as records
+from tidings_coordinator import attending
 from tidings_coordinator.control import fidelity
 from tidings_coordinator.control.conductor import Conductor
 from tidings_coordinator.control.stopping import StopRule
@@ -80,6 +81,7 @@ def run_experiment(
     run = plan(experiment, run_id or f"{experiment.name}-{uuid.uuid4().hex[:8]}")
     conduct = experiment.launcher.delegate() or _run
     try:
+        attending.check(run)
         experiment.launcher.check(run)
         return Outcome(*conduct(Commission(run, source, base, path, watcher)))
     except ConfigError as error:

@@ -10,6 +10,7 @@ import pytest
 from support.runs import (
     DEADLINE_S,
     SMALL,
+    descendants,
     free_ports,
     lines,
     node,
@@ -18,6 +19,7 @@ from support.runs import (
     started,
     tidings,
     wait_for_event,
+    wait_until_gone,
 )
 
 from tidings.errors import UserError
@@ -78,6 +80,64 @@ def test_nodes_go_on_and_are_taken_over(tmp_path: Path, tls: str) -> None:
     assert tidings("run", str(file), *whole).returncode == 0
     assert found["weights_sha256"] == result(tmp_path / "whole")["weights_sha256"]
     assert found["bytes"] == result(tmp_path / "whole")["bytes"]
+
+
+STATES = ("active", "recovered")
+LOCAL = (
+    SMALL.replace("{rounds: 12}", "{time: 12s}")
+    + """
+compute: {time: 50ms}
+wait: {for: live, timeout: 2s}
+checkpoint: {every: 5}
+faults:
+  - {id: ice, fault: node.pause, on: 1, at: 1s, for: 3s}
+  - {id: back, fault: node.crash, on: 3, at: 1s, with: {restart_after: 3s}}
+  - {id: later, fault: node.slow, on: 0, with: {factor: 2}, at: {bytes: 100kB}, for: {bytes: 100kB}}
+"""
+)
+
+
+def test_local_nodes_are_taken_over_with_their_faults(tmp_path: Path) -> None:
+    """A frozen node thaws and a dead one comes back by the hands of another coordinator."""
+    file, out = tmp_path / "small.yaml", tmp_path / "run"
+    file.write_text(LOCAL + "launcher: {kind: local, grace: 90s}\n")
+    with started("run", str(file), "--out", str(out), "--quiet") as run:
+        while not {"ice", "back"} <= {line["event"] for line in lines(out, "faults")}:
+            assert run.poll() is None
+        nodes = descendants(run.pid)
+        send(run.pid, signal.SIGKILL)
+        run.wait(DEADLINE_S)
+    said = lines(out, "faults")
+    assert ("ice", "recovered") not in {(line["event"], line["state"]) for line in said}
+    # in this process, which is quicker than to start one
+    outcome = adopt(out, Watcher())
+    found = outcome.result
+    assert (found["run"], found["faults"]) == ("completed", "all"), found["faults_applied"]
+    assert outcome.exit_code == 0
+    assert all(found["weights_sha256"])
+    # what was written stays, and nothing stands twice
+    after = lines(out, "faults")
+    assert after[: len(said)] == said
+    states = [(line["event"], line["state"]) for line in after]
+    assert sorted(states) == sorted((e, s) for e in ("ice", "back", "later") for s in STATES)
+    assert [e["event"] for e in lines(out, "events")].count("died") == 1
+    wait_until_gone(nodes)
+
+
+def test_local_nodes_end_by_themselves_where_nobody_comes(tmp_path: Path) -> None:
+    file, out = tmp_path / "small.yaml", tmp_path / "run"
+    file.write_text(LOCAL + "launcher: {kind: local, grace: 2s}\n")
+    with started("run", str(file), "--out", str(out), "--quiet") as run:
+        wait_for_event(out, "started")
+        nodes = descendants(run.pid)
+        send(run.pid, signal.SIGKILL)
+        run.wait(DEADLINE_S)
+    assert len(nodes) == 5
+    wait_until_gone(nodes)
+    assert not (out / "nodes.sock").exists()
+    outcome = adopt(out, Watcher())
+    assert outcome.exit_code == 1
+    assert "are not there any more" in outcome.result["reason"]
 
 
 def test_what_cannot_be_adopted_is_refused(tmp_path: Path) -> None:

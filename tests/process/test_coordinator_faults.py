@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.runs import lines, result, tidings
+from support.runs import (
+    DEADLINE_S,
+    descendants,
+    finish,
+    free_ports,
+    lines,
+    node,
+    result,
+    started,
+    tidings,
+    wait_for_event,
+    wait_until_gone,
+)
 
 pytestmark = pytest.mark.process
 
@@ -81,3 +94,51 @@ def test_nodes_go_on_while_their_coordinator_cannot_be_reached(
     else:
         assert while_away == {0, 1, 2, 3}
     as_simulated(file, found, out)
+
+
+CRASH = "  - {id: gone, fault: coord.crash, at: 1s, with: {restart_after: 1s}}\n"
+
+
+def succeeded(out: Path) -> None:
+    """It was killed, and somebody took over, a little later than asked."""
+    by = {(line["event"], line["state"]): line for line in lines(out, "faults")}
+    gone, back = by["gone", "active"], by["gone", "recovered"]
+    assert gone["detail"] == {"how": "SIGKILL", "restart_after_s": 1.0}
+    assert back["time_s"] - gone["time_s"] >= 1.0
+    assert back["detail"]["away_s"] == pytest.approx(back["time_s"] - gone["time_s"])
+    assert by["due", "active"]["time_s"] >= back["time_s"]
+    assert [e["event"] for e in lines(out, "events")].count("adopted") == 1
+
+
+def test_a_coordinator_is_killed_and_another_one_takes_over(tmp_path: Path) -> None:
+    file, out = tmp_path / "alone.yaml", tmp_path / "run"
+    file.write_text(BASE + CRASH + "  - {id: due, fault: mark, at: 1500ms}\n")
+    with started("run", str(file), "--out", str(out), "--quiet") as run:
+        wait_for_event(out, "started")
+        first = descendants(run.pid)
+        wait_for_event(out, "adopted")
+        second = descendants(run.pid)
+        code, stdout, stderr = finish(run)
+    assert code == 0, stdout + stderr
+    # the coordinator's process was another one
+    assert first - second
+    assert second - first
+    succeeded(out)
+    wait_until_gone(first | second)
+    assert not (out / "nodes.sock").exists()
+    as_simulated(file, result(out), out)
+
+
+def test_nodes_that_others_have_started_are_taken_over(tmp_path: Path) -> None:
+    file, out = tmp_path / "alone.yaml", tmp_path / "run"
+    launcher = f"launcher: {{kind: external, port: {free_ports(1)[0]}}}\n"
+    file.write_text(BASE + CRASH + "  - {id: due, fault: mark, at: 1500ms}\n" + launcher)
+    with ExitStack() as stack:
+        run = stack.enter_context(started("run", str(file), "--out", str(out), "--quiet"))
+        place = ["--coordinator", wait_for_event(out, "launching")[0]["coordinator"]]
+        nodes = [node(stack, "--node", str(i), *place, log=tmp_path / f"{i}.log") for i in range(4)]
+        code, stdout, stderr = finish(run)
+        assert code == 0, stdout + stderr
+        assert [each.wait(DEADLINE_S) for each in nodes] == [0] * 4
+    succeeded(out)
+    as_simulated(file, result(out), out)

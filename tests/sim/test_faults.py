@@ -342,6 +342,38 @@ def test_an_isolated_coordinator_acts_late(tmp_path: Path) -> None:
     assert late_s["due"] == 0.08
 
 
+#: what only a coordinator can bring about or end
+BY_HAND = (
+    "{id: ice, fault: node.pause, on: 1, at: 40ms, for: 30ms}",
+    "{id: back, fault: node.crash, on: 4, at: {round: 6}, with: {restart_after: 60ms}}",
+    "{id: cut, fault: link.cut, on: 2<->3, at: {bytes: 60kB}, for: {bytes: 60kB}}",
+    "{id: low, fault: mark, when: {metric: loss, '<=': 330.0, hold: 30}}",
+    "{id: then, fault: mark, after: {event: cut, state: recovered, delay: 20ms}}",
+)
+LIVE = {"wait": "{for: live, timeout: 100ms}", "stop": "{rounds: 80}"}
+
+
+@pytest.mark.parametrize("at_ms", range(35, 300, 40))
+def test_a_coordinator_that_dies_is_succeeded_by_its_records(tmp_path: Path, at_ms: int) -> None:
+    """Whenever it dies, another one sees to the end of all that it had begun, and a little late."""
+    event = f"{{id: gone, fault: coord.crash, at: {at_ms}ms, with: {{restart_after: 25ms}}}}"
+    outcome, found = ran(tmp_path, *BY_HAND, event, **LIVE)
+    assert outcome.result["faults"] == "all", found
+    said = [(line["event"], line["target"], line["state"]) for line in found]
+    assert len(said) == len(set(said))
+    by = {(line["event"], line["state"]): line["time_s"] for line in found}
+    assert by["gone", "active"] == at_ms / 1e3
+    assert by["gone", "recovered"] == pytest.approx(at_ms / 1e3 + 0.025)
+    assert by["ice", "recovered"] >= by["ice", "active"] + 0.03 - 1e-6
+    assert by["then", "active"] >= by["cut", "recovered"] + 0.02 - 1e-6
+    # nothing but what its absence has put off is otherwise than without
+    _, without = ran(tmp_path / "without", *BY_HAND, **LIVE)
+    for line in without:
+        key = (line["event"], line["state"])
+        if line["time_s"] < at_ms / 1e3:
+            assert by[key] == line["time_s"]
+
+
 def test_an_isolated_coordinator_cannot_stop_the_run(tmp_path: Path) -> None:
     stop = "{bytes: 20kB}"
     early, _ = ran(tmp_path / "a", "{id: m, fault: mark}", stop=stop)

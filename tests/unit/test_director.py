@@ -10,7 +10,9 @@ from support.faults import BASE, fired
 
 from tidings.runtime.plan import ArmedFault
 from tidings.v1 import records_pb2 as records
-from tidings_coordinator.faults.director import Director, Done, Hands, View
+from tidings_coordinator.faults.director import Director
+from tidings_coordinator.faults.hands import Done, Hands, View
+from tidings_coordinator.faults.successor import Successor
 from tidings_coordinator.faults.verdict import applied, verdict
 
 pytestmark = pytest.mark.unit
@@ -51,6 +53,9 @@ class Told(Hands):
         self.done.append(("listen",))
         self.answer = done
 
+    def crash(self, after_s: float) -> None:
+        self.done.append(("crash", after_s))
+
     def take(self) -> list[tuple[Any, ...]]:
         done, self.done = self.done, []
         return done
@@ -61,7 +66,17 @@ class Scene:
         self.firings = fired(*events, base=FOREVER)
         self.hands = Told()
         self.lines: list[Mapping[str, Any]] = []
+        self.rows: list[Mapping[str, Any]] = []
         self.director = Director(self.firings, range(8), self.hands, self.lines.append)
+
+    def succeeded(self) -> list[tuple[Any, ...]]:
+        """Another director knows what is written down; what it does at once."""
+        self.hands = Told()
+        self.director = successor = Successor(self.firings, range(8), self.hands, self.lines.append)
+        successor.recall(list(self.lines), self.rows)
+        assert self.hands.done == []
+        successor.settle(self.view)
+        return self.hands.take()
 
     def at(self, time_s: float, rounds: int = 0, sent_bytes: int = 0) -> list[tuple[Any, ...]]:
         """Let the run be there; what the director does."""
@@ -70,6 +85,7 @@ class Scene:
         return self.hands.take()
 
     def measured(self, node: int, **metrics: float) -> list[tuple[Any, ...]]:
+        self.rows.append({"node": node, "time_s": self.view.time_s, "metrics": metrics})
         self.director.row(records.Evaluation(node=node, metrics=metrics), self.view)
         return self.hands.take()
 
@@ -311,4 +327,75 @@ def test_the_end_of_the_run_ends_the_isolation_first() -> None:
     scene.director.end(scene.view, "the end")
     assert scene.hands.take() == [("resume", 1)]
     assert scene.lines[2]["detail"] == {"why": "the end"}
+    assert verdict(applied(scene.firings, scene.lines)) == "all"
+
+
+def test_a_successor_sees_to_the_end_of_what_another_one_has_begun() -> None:
+    scene = Scene(
+        "{id: back, fault: node.crash, on: 2, at: 1s, with: {restart_after: 4s}}",
+        "{id: dead, fault: node.crash, on: 3, at: 1s}",
+        "{id: ice, fault: node.pause, on: [4, 5], at: 1s, for: 5s}",
+        "{id: cut, fault: link.cut, on: 0<->1, at: {bytes: 1MB}, for: {bytes: 2MB}}",
+        "{id: later, fault: node.crash, on: 6, after: {event: ice, state: recovered, delay: 1s}}",
+        "{id: note, fault: mark, at: 1s}",
+    )
+    scene.at(1.0, sent_bytes=1_500_000)
+    begun = records.FaultChange(
+        node=0, event="cut", fault="link.cut", target="0->1", state="active", time_s=1.01
+    )
+    scene.director.change(begun, scene.view)
+    scene.at(2.0, sent_bytes=2_000_000)
+    # who should be dead or frozen is so, and whom the order may not have reached has it again
+    assert scene.succeeded() == [
+        ("kill", 2), ("kill", 3), ("pause", 4), ("pause", 5), ("begin", 1, "cut", (0,)),
+    ]  # fmt: skip
+    # a node that says again what the other one has heard says nothing new
+    written = len(scene.lines)
+    scene.director.change(begun, scene.view)
+    assert len(scene.lines) == written
+    assert scene.director.dead == {2, 3}
+    assert scene.director.next_s() == 5
+    assert scene.at(5.0, sent_bytes=3_400_000) == [("restart", 2, False)]
+    assert scene.at(6.0, sent_bytes=3_500_000) == [
+        ("resume", 4), ("resume", 5), ("heal", 0, "cut"), ("heal", 1, "cut"),
+    ]  # fmt: skip
+    assert scene.at(7.0, sent_bytes=3_500_000) == [("kill", 6)]
+    states = scene.states()
+    assert len(states) == len(set(states))
+
+
+def test_a_successor_goes_on_counting() -> None:
+    scene = Scene(
+        "{id: a, fault: node.crash, on: 2, when: {metric: accuracy, '>=': 60%, hold: 4}}",
+        "{id: b, fault: node.pause, on: 3, at: {round: 5}, for: 2s}",
+    )
+    scene.at(1.0)
+    for node in range(8):
+        scene.measured(node, accuracy=0.7)
+    scene.measured(0, accuracy=0.7)
+    scene.director.arrived(3, "b", 0, 5, scene.view)
+    assert scene.hands.take() == [("pause", 3)]
+    scene.at(2.0)
+    assert scene.succeeded() == [("pause", 3)]
+    # it says again that it is there
+    scene.director.arrived(3, "b", 0, 5, scene.view)
+    assert scene.measured(1, accuracy=0.7) == []
+    assert scene.measured(2, accuracy=0.7) == [("kill", 2)]
+    assert scene.at(3.0) == [("resume", 3), ("heal", 3, "b")]
+    # and what the node may not have heard is said again
+    assert scene.succeeded() == [("kill", 2), ("heal", 3, "b")]
+
+
+def test_a_killed_coordinator_is_back_when_another_one_has_settled() -> None:
+    scene = Scene(
+        "{id: gone, fault: coord.crash, at: 2s, with: {restart_after: 3s}}",
+        "{id: due, fault: mark, at: 3s}",
+    )
+    assert scene.at(2.0) == [("crash", 3.0)]
+    scene.view = View(5.5, {}, 0)
+    assert scene.succeeded() == []
+    assert scene.states() == [
+        ("gone", "run", "active"), ("gone", "run", "recovered"), ("due", "run", "active"),
+    ]  # fmt: skip
+    assert scene.lines[1]["detail"] == {"away_s": 3.5}
     assert verdict(applied(scene.firings, scene.lines)) == "all"

@@ -223,6 +223,7 @@ launcher:
   kind: local
   host: 127.0.0.1
   port: 0
+  grace: 0s
 metrics:
   serve: true
   host: null

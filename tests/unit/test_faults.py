@@ -57,6 +57,7 @@ pytestmark = pytest.mark.unit
         ("{id: a, fault: msg.drop, on: all, with: {message: Wights}}", "did you mean 'Weights'"),
         ("{id: a, fault: node.join, on: 3, at: {round: 5}}", "'node.join' comes at a time, once"),
         ("{id: a, fault: node.join, on: 3}", "'node.join' comes at a time, once"),
+        ("{id: a, fault: coord.crash, at: 5s}", "restart_after"),
         ("{id: a, fault: coord.isolate, at: 5s}", "say for how long, as a time"),
         ("{id: a, fault: coord.isolate, for: {rounds: 5}}", "say for how long, as a time"),
         ("{id: a b, fault: mark}", "'a b' is no name for an event"),
@@ -87,6 +88,21 @@ def test_the_links_of_another_graph_are_there_from_the_start() -> None:
     assert run.nodes[0].phases[0].out_neighbors == (1, 7)
     assert run.nodes[0].graphs["a"].phases[0].out_neighbors == tuple(range(1, 8))
     assert run.nodes[0].graph.edges == 8
+
+
+def test_the_next_coordinator_must_be_found() -> None:
+    event = "{id: a, fault: coord.crash, at: 5s, with: {restart_after: 2s}}"
+    base = BASE.replace("{kind: simulator}", "{kind: local}")
+    run = planned(event, base=base)
+    # longer than it takes
+    assert run.grace_s == run.nodes[0].grace_s == 62.0
+    assert "launcher.port: 'coord.crash' with TLS needs a port" in refusal(
+        event, base=base + "security: {tls: always}\n"
+    )
+    netns = BASE.replace("{kind: simulator}", "{kind: mpi}")
+    assert "cannot let its nodes outlive their coordinator" in refusal(event, base=netns)
+    isolated = planned("{id: a, fault: coord.isolate, at: 5s, for: 2s}", base=netns)
+    assert (isolated.grace_s, isolated.nodes[0].grace_s) == (0.0, 62.0)
 
 
 def test_two_events_of_one_name() -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from tidings.errors import BarrierTimeout, NodeDied, RecordError, RunError
 from tidings.v1 import control_pb2 as pb
-from tidings_coordinator.control import fidelity
+from tidings.v1 import records_pb2 as records
 from tidings_coordinator.control.conducted import Conducted, Progress
 from tidings_coordinator.control.entrance import Entrance
+from tidings_coordinator.control.measuring import check_open, judged, measure
 from tidings_coordinator.control.ordering import order_of
 from tidings_coordinator.control.refusals import Refusals
 from tidings_coordinator.control.returning import Returning
@@ -23,14 +24,14 @@ from tidings_coordinator.control.watch import NodeView, RunView, Watcher
 from tidings_coordinator.faults.conducted import ConductedFaults
 from tidings_coordinator.launchers.base import Exit, NodeGroup
 from tidings_coordinator.planning import RunPlan
-from tidings_coordinator.records.directory import RunDirectory
+from tidings_coordinator.records.directory import RunDirectory, read_lines
+from tidings_coordinator.records.standing import standing
 
 #: wall seconds for each step before the start, and for winding up
 _STEP_S = 120.0
 _FINISH_S = 60.0
 _SHOW_S = 0.25
 _EXIT_NEWS_S = 3.0
-_CALIBRATED_AT_ONCE = 2
 
 
 class Conductor:
@@ -71,6 +72,8 @@ class Conductor:
         self._state = Progress()
         self._stuck = Stuck(self._scale)
         self._aborted: str | None = None
+        #: nodes of whose death a coordinator that was killed has heard
+        self._mourned: set[int] = set()
 
     def abort(self, reason: str) -> None:
         """End the run at the next opportunity."""
@@ -100,7 +103,10 @@ class Conductor:
         error: RunError | None = None
         try:
             address = await self._entrance.open(host, self._watcher)
-            await (self._adopt() if self._server.adopting else self._prepare(address, discovery))
+            if self._server.adopting:
+                await self._adopt(address)
+            else:
+                await self._prepare(address, discovery)
             await self._until_over()
         except RunError as caught:
             error = caught
@@ -153,28 +159,43 @@ class Conductor:
         for session in self._sessions:
             session.send(pb.CoordinatorMessage(peers=pb.Peers(addresses=self._peers(session))))
         await self._barrier("connect to their neighbours", lambda s: s.ready is not None)
-        self._check_links()
+        check_open(self._sessions)
         self._event("connected", links=len(run.links))
         if run.experiment.network.probe:
             self._show("measuring links")
-            await self._measure()
+            await measure(run, self._server, self._barrier)
+            self._state.measured = judged(self._run, self._server, self._watcher)
+            self._event("measured", links=sum(len(s.results) for s in self._sessions))
         for session in self._sessions:
             session.send(pb.CoordinatorMessage(start=pb.Start(time_s=run.start_s)))
         self._state.started = time.monotonic()
         self._event("started")
 
-    async def _adopt(self) -> None:
+    async def _adopt(self, address: str) -> None:
         """Find the nodes of a coordinator that was lost; they say all that they have said again."""
         self._show("looking for the nodes")
+        path = self._directory.path
+        for line in standing(path, "series"):
+            row = {key: line[key] for key in ("node", "round", "metrics")}
+            self._take_row(records.Evaluation(**row))
+        for event in read_lines(path, "events"):
+            if event["event"] in ("died", "returned"):
+                lost = event["event"] == "died"
+                (self._mourned.add if lost else self._mourned.discard)(event["node"])
+        await self._group.adopt(order_of(self._run, address, path, "", self._entrance.join))
+        absent = self._faults.recall(path)
         await self._barrier(
             "come back",
             lambda s: s.heartbeat is not None or s.final is not None,
-            within_s=self._launcher.grace_s,
+            [session for session in self._sessions if session.node not in absent],
+            within_s=self._run.grace_s,
         )
+        self._state.measured = judged(self._run, self._server, self._watcher)
         times_s = [s.heartbeat.time_s for s in self._sessions if s.heartbeat is not None]
         past_s = max(times_s, default=0.0) - self._run.start_s
         self._state.started = time.monotonic() - past_s * self._scale
         self._event("adopted")
+        self._faults.settle()
 
     async def _unless_aborted(self, work: Coroutine[Any, Any, None]) -> None:
         """See some work through; RunError, with the work cancelled, if the user has had enough."""
@@ -197,42 +218,6 @@ class Conductor:
             for target in self._run.nodes[session.node].links
             if (listening := self._server.sessions[target].listening) is not None
         }
-
-    def _check_links(self) -> None:
-        broken = [
-            f"{s.node} with {peer}: {reason}"
-            for s in self._sessions
-            if s.ready is not None
-            for peer, reason in s.ready.unreachable.items()
-        ]
-        if broken:
-            raise BarrierTimeout("these links could not be opened: " + "; ".join(sorted(broken)))
-
-    async def _measure(self) -> None:
-        """Calibrate all links, then probe one of each class; few at a time, to be undisturbed."""
-        for first in range(0, len(self._run.nodes), _CALIBRATED_AT_ONCE):
-            numbers = range(first, min(first + _CALIBRATED_AT_ONCE, len(self._run.nodes)))
-            await self._probe({node: pb.ProbeOrder(calibrate=True) for node in numbers})
-        results: list[pb.ProbeResult] = []
-        for batch in fidelity.probe_order(self._run):
-            results += await self._probe({s: pb.ProbeOrder(targets=[t]) for s, t in batch})
-        tolerance = self._run.experiment.network.tolerance
-        self._state.measured = fidelity.judge(self._run, results, tolerance)
-        for measured in self._state.measured:
-            if not measured.within_tolerance:
-                self._watcher.say(
-                    f"link {measured.source}->{measured.target} is not what was asked for; "
-                    "the run will be marked invalid"
-                )
-        self._event("measured", links=len(results))
-
-    async def _probe(self, orders: Mapping[int, pb.ProbeOrder]) -> list[pb.ProbeResult]:
-        asked = [self._server.sessions[node] for node in orders]
-        for session in asked:
-            session.probed = None
-            session.send(pb.CoordinatorMessage(probe=orders[session.node]))
-        await self._barrier("probe their links", lambda s: s.probed is not None, asked)
-        return [result for s in asked if s.probed is not None for result in s.probed.results]
 
     async def _barrier(
         self,
@@ -300,18 +285,21 @@ class Conductor:
         """Write down what the nodes have reported."""
         while not self._server.rows.empty():
             row = self._server.rows.get_nowait()
-            self._directory.evaluation(row)
-            self._faults.row(row)
-            view = self._view.nodes[row.node]
-            view.accuracy = row.metrics.get("accuracy", view.accuracy)
-            view.loss = row.metrics.get("loss", view.loss)
-            self._state.reason = self._state.reason or self._rule.row(row)
+            if self._directory.evaluation(row):
+                self._faults.row(row)
+                self._take_row(row)
         while not self._server.activities.empty():
             self._directory.activity(self._server.activities.get_nowait())
         while not self._server.events.empty():
             event = self._server.events.get_nowait()
             fields = {} if not event.fields else {"fields": event.fields}
             self._directory.event(event.name, event.time_s, event.node, **fields)
+
+    def _take_row(self, row: records.Evaluation) -> None:
+        view = self._view.nodes[row.node]
+        view.accuracy = row.metrics.get("accuracy", view.accuracy)
+        view.loss = row.metrics.get("loss", view.loss)
+        self._state.reason = self._state.reason or self._rule.row(row)
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -375,6 +363,10 @@ class Conductor:
 
     def _take_death(self, ended: Exit) -> None:
         """A node has ended: NodeDied, unless that was asked for."""
+        if ended.node in self._mourned:
+            # another coordinator has written it down
+            self._mourned.discard(ended.node)
+            return
         session = self._server.sessions[ended.node]
         where = f"in round {session.heartbeat.round}" if session.heartbeat else "before the start"
         log = self._directory.path / "logs" / f"node-{ended.node:04d}.log"

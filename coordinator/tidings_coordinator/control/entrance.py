@@ -40,6 +40,7 @@ class Entrance:
     ) -> None:
         self._experiment = run.experiment
         self._nodes = len(run.nodes)
+        self._outlived = run.grace_s > 0
         self._server = server
         self._refusals = refusals
         self.enrolment: Enrolment | None = None
@@ -72,7 +73,7 @@ class Entrance:
             raise UserError(f"with TLS, launcher.port needs a port after it; {port} is the last")
         # somebody else has made it where nodes are started beside the coordinator
         authority = self._kept() or Authority.given(os.environ) or Authority()
-        if self._experiment.launcher.grace_s > 0:
+        if self._outlived:
             self._keep(authority)
         own = authority.own()
         control = await self._server.listen(host, port + 1 if port else 0, own)

@@ -25,5 +25,6 @@ def order_of(
         None if checkpoint is None else Path(checkpoint.directory),
         None if experiment.byzantine is None else experiment.byzantine.attack.config(),
         discovery,
+        run.grace_s,
         join,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tidings.errors import BarrierTimeout, RunError
@@ -40,6 +40,18 @@ class Returning:
         self._incarnations = {plan.node: plan.incarnation for plan in run.nodes}
         #: nodes whose death is no failure: they are dead, or on their way back
         self.away: set[int] = set()
+        #: nodes whose return another coordinator has begun and not seen through; lose their state?
+        self.broken_off: dict[int, bool] = {}
+
+    def recall(self, events: Iterable[Mapping[str, Any]]) -> dict[int, bool]:
+        """Know which returns another coordinator has brought about; those that it broke off."""
+        for event in events:
+            if event["event"] == "restarting":
+                self._incarnations[event["node"]] = event["incarnation"]
+                self.broken_off[event["node"]] = event["lose_state"]
+            elif event["event"] == "returned":
+                self.broken_off.pop(event["node"], None)
+        return self.broken_off
 
     def expect(self, node: int) -> None:
         """A node is to die and to come back: whoever takes its seat too early has to wait."""
@@ -68,7 +80,8 @@ class Returning:
             self._places[node] = before.data_address
         session = self._server.renew(node)
         self._incarnations[node] += 1
-        self._event("restarting", node, incarnation=self._incarnations[node])
+        incarnation = self._incarnations[node]
+        self._event("restarting", node, incarnation=incarnation, lose_state=lose_state)
         await self._group.restart(node)
         within_s = max(_STEP_S, self._run.experiment.launcher.join_s)
         await self._until(node, "join", lambda: session.hello is not None, within_s)
@@ -95,7 +108,9 @@ class Returning:
         here = {s.node: s.listening.data_address for s in self._server.sessions.values()
                 if s.listening is not None}  # fmt: skip
         places = self._places | here
-        known = {target: places[target] for target in self._run.nodes[session.node].links}
+        links = self._run.nodes[session.node].links
+        # another coordinator's nodes that are not back yet are nowhere
+        known = {target: places[target] for target in links if target in places}
         session.send(pb.CoordinatorMessage(peers=pb.Peers(addresses=known)))
         news = pb.Peers(addresses={session.node: session.listening.data_address})
         for plan in self._run.nodes:

@@ -45,6 +45,10 @@ class Session:
     done: pb.Done | None = None
     final: records.Final | None = None
     failure: pb.Failure | None = None
+    #: whether it is the seat of a process that was started again
+    renewed: bool = False
+    #: everything that it has measured
+    results: list[pb.ProbeResult] = field(default_factory=list)
     #: what it has said but for hello and heartbeats: so many messages
     taken: int = 0
     #: whether its stream is open
@@ -163,7 +167,7 @@ class ControlServer:
         """A seat for a new process of a node; RunError while the old one is here."""
         if not self.sessions[node].gone:
             raise RunError(f"node {node} is alive and cannot be started again")
-        self.sessions[node] = Session(node)
+        self.sessions[node] = Session(node, renewed=True)
         if (free := self._expected.pop(node, None)) is not None:
             free.set()
         return self.sessions[node]
@@ -237,7 +241,8 @@ class ControlServer:
             # it was cut off
             back = first.hello.running and not (session.here or session.gone)
         else:
-            back = first.hello.running == self.adopting
+            expected = self.adopting and session is not None and not session.renewed
+            back = first.hello.running == expected
         if not invited or session is None or not back:
             refusal = (
                 f"run {self._run} has no place for node {first.hello.node} of {first.hello.run}"
@@ -269,6 +274,8 @@ class ControlServer:
         elif kind == "arrived":
             self.arrivals.put_nowait((session.node, message.arrived))
         elif kind is not None:
+            if kind == "probed":
+                session.results += message.probed.results
             setattr(session, kind, getattr(message, kind))
         self.changed.set()
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 from tidings.errors import RunError
@@ -13,10 +15,13 @@ from tidings.v1 import control_pb2 as pb
 from tidings.v1 import records_pb2 as records
 from tidings_coordinator.control.returning import Returning
 from tidings_coordinator.control.server import ControlServer
-from tidings_coordinator.faults.director import Director, Done, Hands, View
+from tidings_coordinator.faults.director import Director
+from tidings_coordinator.faults.hands import Done, Hands, View
+from tidings_coordinator.faults.successor import Successor
 from tidings_coordinator.launchers.base import NodeGroup
 from tidings_coordinator.planning import RunPlan
-from tidings_coordinator.records.directory import RunDirectory
+from tidings_coordinator.records.directory import RunDirectory, read_lines
+from tidings_coordinator.records.standing import standing
 
 #: wall seconds in which nodes find a coordinator again that was isolated
 _BACK_S = 30.0
@@ -69,14 +74,22 @@ class RealHands(Hands):
     def resume(self, node: int, event: str) -> None:
         """As Hands.resume."""
         self._paused.discard(node)
-        self._spawn(self._group.signal(node, signal.SIGCONT))
+        self.thaw(node)
         # it may have slept through an isolation
         self._spawn(self._until_back())
+
+    def thaw(self, node: int) -> None:
+        """Let a process go on, if it stands still."""
+        self._spawn(self._group.signal(node, signal.SIGCONT))
 
     def restart(self, node: int, lose_state: bool) -> None:
         """As Hands.restart."""
         self._returning.away.add(node)
         self._spawn(self._returning.restart(node, lose_state))
+
+    def crash(self, after_s: float) -> None:
+        """As Hands.crash; see :mod:`tidings_coordinator.attending` for who comes after it."""
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def tell(self, node: int, present: bool) -> None:
         """As Hands.tell."""
@@ -144,7 +157,8 @@ class ConductedFaults:
         self._now_s = now_s
         self._returning = returning
         self._hands = RealHands(run, group, server, returning, now_s)
-        self._director = Director(
+        self._returning = returning
+        self._director = (Successor if server.adopting else Director)(
             run.firings, run.honest, self._hands, lambda line: directory.append("faults", line)
         )
 
@@ -173,14 +187,35 @@ class ConductedFaults:
 
     def _look(self) -> float | None:
         view = self._view()
-        while not self._server.faults.empty():
-            self._director.change(self._server.faults.get_nowait(), view)
-        while not self._server.arrivals.empty():
-            node, here = self._server.arrivals.get_nowait()
-            self._director.arrived(node, here.event, here.occurrence, here.round, view)
+        self._hear(view)
         self._director.tick(view)
         next_s = self._director.next_s()
         return None if next_s is None else max(0.0, next_s - view.time_s)
+
+    # -- in the place of a coordinator that was killed -----------------------------------------
+
+    def recall(self, path: Path) -> set[int]:
+        """Know what the other one has done; the nodes that cannot come back by themselves."""
+        assert isinstance(self._director, Successor)
+        self._director.recall(standing(path, "faults"), standing(path, "series"))
+        absent = self._director.dead | self._returning.recall(read_lines(path, "events")).keys()
+        for node in absent:
+            # who dies has no stream to lose here
+            self._server.sessions[node].gone = True
+        for node in self._director.thawed:
+            self._hands.thaw(node)
+        return absent | self._director.paused
+
+    def settle(self) -> None:
+        """Go on where the other one was stopped; all nodes have said again what they have said."""
+        assert isinstance(self._director, Successor)
+        view = self._view()
+        self._hear(view)
+        for node, lose_state in self._returning.broken_off.items():
+            # it may not have come to its end by itself
+            self._hands.kill(node, True)
+            self._hands.restart(node, lose_state)
+        self._director.settle(view)
 
     async def end(self, why: str) -> None:
         """The run is over: whatever stands still goes on."""
@@ -193,6 +228,13 @@ class ConductedFaults:
         await self._hands.done()
         for node in sorted(self._returning.away):
             self._director.missing(node, self._view(), why)
+
+    def _hear(self, view: View) -> None:
+        while not self._server.faults.empty():
+            self._director.change(self._server.faults.get_nowait(), view)
+        while not self._server.arrivals.empty():
+            node, here = self._server.arrivals.get_nowait()
+            self._director.arrived(node, here.event, here.occurrence, here.round, view)
 
     def _view(self) -> View:
         beats = {s.node: s.heartbeat for s in self._server.sessions.values()}

@@ -10,85 +10,39 @@ import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Any
 
+from tidings.faults.coord_crash import CoordCrash
 from tidings.faults.coord_isolate import CoordIsolate
 from tidings.faults.node_crash import NodeCrash
 from tidings.faults.node_pause import NodePause
-from tidings.runtime.plan import ArmedFault
 from tidings.v1 import records_pb2 as records
+from tidings_coordinator.faults.book import Book, Line, State
 from tidings_coordinator.faults.firing import Firing, Target, Trigger
+from tidings_coordinator.faults.hands import Done, Hands, View
 from tidings_coordinator.records.windows import LEFT
 
-Key = tuple[str, int]
+__all__ = ["DEAD", "Director", "Done", "Hands", "View"]
+
 #: why a fault is skipped at a node that another one has killed
 DEAD = "the node is dead"
 #: times are sums of decimal fractions
 _EPSILON_S = 1e-9
-State = Literal["active", "recovered", "failed", "skipped"]
-#: is told that something is done: when (emulated seconds), and what is known of it
-Done = Callable[[float, Mapping[str, Any]], None]
-
-
-class Hands(Protocol):
-    """What can be done to nodes from outside; the simulator's controls are of this form."""
-
-    def begin(self, node: int, armed: ArmedFault) -> None:
-        """Let a fault begin at a node; the node will say when it has."""
-        ...
-
-    def heal(self, node: int, event: str, occurrence: int) -> None:
-        """Let a fault end at a node."""
-        ...
-
-    def kill(self, node: int, comes_back: bool) -> None:
-        """Kill a node; ``comes_back``: it is to be started again later."""
-        ...
-
-    def pause(self, node: int, event: str) -> None:
-        """Let a node stand still."""
-        ...
-
-    def resume(self, node: int, event: str) -> None:
-        """Let a node go on."""
-        ...
-
-    def restart(self, node: int, lose_state: bool) -> None:
-        """Start a node again that was killed."""
-        ...
-
-    def tell(self, node: int, present: bool) -> None:
-        """Let a node's neighbours know that it takes part, or does not."""
-        ...
-
-    def hang_up(self, done: Done) -> None:
-        """Break the lines between coordinator and nodes, and let no new ones come about."""
-        ...
-
-    def listen(self, done: Done) -> None:
-        """Let the nodes find the coordinator again; done when they all have."""
-        ...
-
-
-@dataclass(frozen=True)
-class View:
-    """The run as it stands, as far as triggers look at it."""
-
-    time_s: float
-    #: rounds that each node has completed
-    rounds: Mapping[int, int]
-    sent_bytes: int
 
 
 @dataclass(eq=False)
-class _Pending:
+class Pending:
     """A firing that has not begun, or not ended."""
 
     firing: Firing
     began: View | None = None
+    #: the round that counted then
+    from_round: float = 0.0
     #: due at that time, once its other condition is met
     due_s: float | None = None
     held: int = 0
+    #: whether its moment has come before
+    overdue: bool = False
 
 
 @dataclass
@@ -98,33 +52,30 @@ class Director:
     firings: Sequence[Firing]
     honest: Sequence[int]
     hands: Hands
-    write: Callable[[Mapping[str, Any]], None]
+    write: Callable[[Line], object]
     #: nodes that were killed and have not come back
     dead: set[int] = field(default_factory=set)
     #: nodes that have taken their leave
     _left: set[int] = field(default_factory=set)
-    _waiting: list[_Pending] = field(default_factory=list)
-    _lasting: list[_Pending] = field(default_factory=list)
-    _asked: dict[Key, Mapping[str, Any]] = field(default_factory=dict)
+    _waiting: list[Pending] = field(default_factory=list)
+    _lasting: list[Pending] = field(default_factory=list)
     #: (time, node, whether to lose its state)
     _restarts: list[tuple[float, int, bool, Firing]] = field(default_factory=list)
     #: by which firing a node was last started again
     _returns: dict[int, Firing] = field(default_factory=dict)
-    #: (target, state) of each, as recorded
-    _states: dict[Key, set[tuple[str, str]]] = field(default_factory=dict)
     _metrics: dict[str, dict[int, float]] = field(default_factory=dict)
     #: why nothing is heard of the nodes, and nothing done to them
-    _isolation: _Pending | None = None
+    _isolation: Pending | None = None
     #: why the lines are being mended, once they are
     _mended: str | None = None
     #: what it will have been told when it can hear again
     _unheard: list[Callable[[View], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._book = Book(self.firings, self.write)
         for firing in self.firings:
-            self._asked[firing.key] = firing.trigger.asked()
             if not (firing.armed or firing.awaited):
-                self._waiting.append(_Pending(firing))
+                self._waiting.append(Pending(firing))
 
     @property
     def idle(self) -> bool:
@@ -174,11 +125,15 @@ class Director:
         if self.isolated:
             self._unheard.append(lambda then: self.row(row, then))
             return
-        for name, value in row.metrics.items():
-            self._metrics.setdefault(name, {})[row.node] = value
+        self._count(row.node, row.metrics)
+        self.tick(view)
+
+    def _count(self, node: int, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            self._metrics.setdefault(name, {})[node] = value
         for pending in self._waiting:
             when = pending.firing.trigger.when
-            if when is None or row.node not in self.honest:
+            if when is None or node not in self.honest or pending.held >= when.hold:
                 continue
             known = self._metrics.get(when.metric, {})
             living = [node for node in self.honest if node not in self.dead]
@@ -186,7 +141,6 @@ class Director:
             if len(values) == len(living):
                 met = when.met(statistics.fmean(values))
                 pending.held = pending.held + 1 if met else 0
-        self.tick(view)
 
     def change(self, change: records.FaultChange, view: View) -> None:
         """A node says that a fault has come or gone there."""
@@ -194,14 +148,16 @@ class Director:
             self._unheard.append(lambda then: self.change(change, then))
             return
         key = (change.event, change.occurrence)
+        if self._book.knows(key, change.target, change.state, change.time_s):
+            # it was said to another coordinator
+            return
         if change.fault in LEFT:
             here = change.state != "active"
             (self._left.discard if here else self._left.add)(change.node)
             self.hands.tell(change.node, here)
+        at = (change.time_s, change.round)
         detail = json.loads(change.detail) if change.detail else {}
-        self._record(
-            key, change.fault, change.target, change.state, (change.time_s, change.round), detail
-        )
+        self._book.record(key, change.fault, change.target, change.state, at, detail)
         self.tick(view)
 
     def arrived(self, node: int, event: str, occurrence: int, round_: int, view: View) -> None:
@@ -211,10 +167,13 @@ class Director:
             return
         # it knows better than what was heard of it last
         view = replace(view, rounds={**view.rounds, node: round_})
-        firing = next(f for f in self.firings if f.key == (event, occurrence))
+        firing = self._of(event, occurrence)
+        if self._book.seen(firing.key, Target(node)):
+            # by another coordinator
+            return
         self._hit(firing, node, view)
         if firing.fault.lasting:
-            self._lasting.append(_Pending(_alone(firing, node), began=view))
+            self._lasting.append(Pending(alone(firing, node), began=view))
 
     def mend(self, why: str = "") -> None:
         """End the isolation; it is over when the hands say that all nodes can be heard."""
@@ -230,9 +189,8 @@ class Director:
             self._end(pending, view, why)
         late = {"reason": f"its moment did not come before {why}"}
         for firing in self.firings:
-            seen = {target for target, _ in self._states.get(firing.key, ())}
             for target in firing.targets:
-                if str(target) not in seen:
+                if not self._book.seen(firing.key, target):
                     dead = firing.armed and target.node in self.dead
                     reason = {"reason": DEAD} if dead else late
                     self._note(firing, target, "skipped", view, reason)
@@ -245,8 +203,13 @@ class Director:
 
     # -- when ----------------------------------------------------------------------------------
 
-    def _due(self, pending: _Pending, view: View) -> bool:
+    def _of(self, event: str, occurrence: int) -> Firing:
+        return next(firing for firing in self.firings if firing.key == (event, occurrence))
+
+    def _due(self, pending: Pending, view: View) -> bool:
         trigger = pending.firing.trigger
+        if pending.overdue:
+            return True
         if trigger.time_s is not None:
             return view.time_s + _EPSILON_S >= trigger.time_s
         if trigger.sent_bytes is not None:
@@ -254,9 +217,9 @@ class Director:
         if trigger.when is not None:
             return pending.held >= trigger.when.hold
         if trigger.after is not None:
-            states = self._states.get((trigger.after.event, 0), set())
-            if pending.due_s is None and any(s == trigger.after.state for _, s in states):
-                pending.due_s = view.time_s + float(trigger.after.delay)
+            first_s = self._book.first_s((trigger.after.event, 0), trigger.after.state)
+            if pending.due_s is None and first_s is not None:
+                pending.due_s = first_s + float(trigger.after.delay)
             return pending.due_s is not None and view.time_s + _EPSILON_S >= pending.due_s
         return self._round(trigger, view) >= (trigger.round or 0)
 
@@ -267,7 +230,7 @@ class Director:
             return max(rounds)
         return min(rounds) if trigger.of == "min" else statistics.median(rounds)
 
-    def _over(self, pending: _Pending, view: View) -> bool:
+    def _over(self, pending: Pending, view: View) -> bool:
         span, began = pending.firing.span, pending.began
         if span is None or began is None:
             return False
@@ -275,14 +238,27 @@ class Director:
             return view.time_s + _EPSILON_S >= began.time_s + float(span.time)
         if span.bytes is not None:
             return view.sent_bytes >= began.sent_bytes + int(span.bytes)
-        trigger = pending.firing.trigger
-        return self._round(trigger, view) >= self._round(trigger, began) + (span.rounds or 0)
+        now = self._round(pending.firing.trigger, view)
+        return now >= pending.from_round + (span.rounds or 0)
 
     # -- what it does --------------------------------------------------------------------------
 
-    def _begin(self, pending: _Pending, view: View) -> None:
+    def _begin(self, pending: Pending, view: View) -> None:
         firing = pending.firing
-        pending.began = view
+        pending.began, pending.from_round = view, self._round(firing.trigger, view)
+        if firing.span is not None and firing.span.time is None:
+            # where the others of its targets began, if another director did that
+            here = {"round": pending.from_round, "bytes": view.sent_bytes}
+            counted = self._book.counted_from.setdefault(firing.key, here)
+            pending.from_round = counted["round"]
+            pending.began = replace(view, sent_bytes=int(counted["bytes"]))
+        if isinstance(firing.fault, CoordCrash):
+            after_s = float(firing.fault.restart_after)
+            detail = {"how": "SIGKILL", "restart_after_s": after_s}
+            self._note(firing, Target(), "active", view, detail)
+            self._isolation = pending
+            self.hands.crash(after_s)
+            return
         if isinstance(firing.fault, CoordIsolate):
             # it lasts from when it is so
             self._isolation, pending.began = pending, None
@@ -335,10 +311,8 @@ class Director:
         for firing in self.firings:
             if firing.outside or not firing.fault.lasting:
                 continue
-            seen = self._states.get(firing.key, set())
-            for target in firing.targets:
-                begun = target.node == node and (str(target), "active") in seen
-                if begun and (str(target), "recovered") not in seen:
+            for target, _ in list(self._book.lasting(firing)):
+                if target.node == node:
                     self._note(firing, target, "recovered", view, {"why": DEAD})
 
     def _skip(self, firing: Firing, node: int, view: View) -> None:
@@ -347,7 +321,7 @@ class Director:
             if target.node == node:
                 self._note(firing, target, "skipped", view, detail)
 
-    def _end(self, pending: _Pending, view: View, why: str | None = None) -> None:
+    def _end(self, pending: Pending, view: View, why: str | None = None) -> None:
         if pending in self._lasting:
             self._lasting.remove(pending)
         firing = pending.firing
@@ -382,24 +356,10 @@ class Director:
         if target.node is not None and target.peer is None:
             round_ = view.rounds.get(target.node)
         at = (view.time_s, round_)
-        self._record(firing.key, firing.fault.kind, str(target), state, at, detail)
-
-    def _record(
-        self,
-        key: Key,
-        fault: str,
-        target: str,
-        state: str,
-        at: tuple[float, int | None],
-        detail: Mapping[str, Any],
-    ) -> None:
-        self._states.setdefault(key, set()).add((target, state))
-        line = {"event": key[0], "occurrence": key[1], "fault": fault, "target": target}
-        line |= {"state": state, "time_s": round(at[0], 6), "round": at[1]}
-        self.write(line | {"asked": self._asked.get(key), "detail": dict(detail)})
+        self._book.record(firing.key, firing.fault.kind, str(target), state, at, detail)
 
 
-def _end_s(pending: _Pending) -> float | None:
+def _end_s(pending: Pending) -> float | None:
     """When it ends, where that is a time."""
     span = pending.firing.span
     if pending.began is None or span is None or span.time is None:
@@ -407,6 +367,7 @@ def _end_s(pending: _Pending) -> float | None:
     return pending.began.time_s + float(span.time)
 
 
-def _alone(firing: Firing, node: int) -> Firing:
-    """The part of a firing that hits one node."""
-    return replace(firing, nodes=(node,))
+def alone(firing: Firing, *nodes: int) -> Firing:
+    """The part of a firing in which some nodes act."""
+    arcs = tuple((i, j) for i, j in firing.arcs if i in nodes)
+    return replace(firing, nodes=nodes, arcs=arcs)

@@ -56,6 +56,8 @@ class Order:
     attack: dict[str, Any] | None = None
     #: what wants to be scraped, as http_sd; empty where the run is not watched
     discovery: str = ""
+    #: wall seconds for which the nodes go on without a coordinator
+    grace_s: float = 0.0
     #: what each node must find in its environment to be let in; secret, never to be in arguments
     join: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -81,6 +83,13 @@ class NodeGroup(ABC):
     @abstractmethod
     async def start(self, order: Order) -> None:
         """Start all nodes; RunError where that cannot be done."""
+
+    async def adopt(self, order: Order) -> None:
+        """Take over nodes that another process has started by this order, in place of ``start``.
+
+        RunError where they cannot be found.
+        """
+        return
 
     def joined(self, pids: Mapping[int, int]) -> None:
         """All nodes have joined, and these are their processes, wherever they run."""

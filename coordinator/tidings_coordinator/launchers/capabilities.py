@@ -24,6 +24,7 @@ ABILITIES: dict[Ability, str] = {
     "pause": "freeze and thaw a node from outside",
     "isolate": "take a node off its network from outside",
     "restart": "start a node again during the run",
+    "outlive": "let its nodes outlive their coordinator",
     "omniscience": "show an attacker what nodes send that it has no link to",
 }
 
@@ -145,6 +146,11 @@ _FAULTS: dict[str, Mapping[str, str]] = {
         "memory": _SIMULATED + "test_an_isolated_coordinator_acts_late",
         "grpc": _COORDINATOR + "test_nodes_go_on_while_their_coordinator_cannot_be_reached",
         "mpi": _REAL + "test_ranks_are_frozen_and_killed",
+    },
+    "coord.crash": {
+        "simulator": _SIMULATED + "test_a_coordinator_that_dies_is_succeeded_by_its_records",
+        "local": _COORDINATOR + "test_a_coordinator_is_killed_and_another_one_takes_over",
+        "external": _COORDINATOR + "test_nodes_that_others_have_started_are_taken_over",
     },
     "mark": {
         "memory": _SIMULATED + "test_marks_conditions_and_chains",

@@ -48,6 +48,7 @@ class External(Launcher):
             ),
             "kill": Shown(f"{_KUBERNETES}::test_a_crash_that_was_asked_for_is_no_failure", _NOTE),
             "restart": Shown(f"{_KUBERNETES}::test_a_pod_that_was_evicted_comes_back", _NOTE),
+            "outlive": Shown("tests/process/test_adopt.py::test_nodes_go_on_and_are_taken_over"),
         },
     )
 
@@ -68,6 +69,8 @@ class External(Launcher):
         """Nobody is there to lay hands on nodes, unless the file says so."""
         if ability in ("kill", "restart") and not self.followed:
             return "nodes are out of its reach without launcher.followed"
+        if ability == "outlive" and self.followed:
+            return "who follows it does not follow the next one"
         return ""
 
     def group(self) -> NodeGroup:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tidings.errors import RunError
+from tidings.runtime.doors import door
 from tidings.runtime.main import ONE_THREAD
+from tidings.units import Duration
 from tidings_coordinator.launchers.base import (
     Exit,
     Launcher,
@@ -25,6 +27,8 @@ from tidings_coordinator.launchers.capabilities import Capabilities, Shown
 #: importing torch on a cold disk takes its time
 _READY_S = 120.0
 _LINE_LIMIT = 1 << 20
+#: the fork server answers at once, and kills and reaps quickly
+_ANSWER_S = 10.0
 
 
 _SIGNALS = "tests/process/test_signals.py::test_local_nodes_are_frozen_thawed_and_killed"
@@ -39,6 +43,8 @@ class Local(Launcher):
     host: str = "127.0.0.1"
     #: the coordinator's port; 0 for any free one
     port: int = 0
+    #: how long nodes go on without a coordinator, for one that `tidings adopt` starts in its place
+    grace: Duration = Duration(0.0)
 
     can = Capabilities(
         runs=Shown("tests/process/test_runs.py::test_processes_and_simulator_agree_bit_for_bit"),
@@ -46,6 +52,9 @@ class Local(Launcher):
             "tls": Shown("tests/process/test_security.py::test_strangers_at_every_door_of_a_run"),
             "kill": Shown(_SIGNALS),
             "pause": Shown(_SIGNALS),
+            "outlive": Shown(
+                "tests/process/test_adopt.py::test_local_nodes_are_taken_over_with_their_faults"
+            ),
             "restart": Shown(
                 "tests/process/test_restart.py"
                 "::test_a_killed_node_comes_back_and_replicas_agree_again"
@@ -60,13 +69,23 @@ class Local(Launcher):
         """A fork server and its children."""
         return LocalNodes(self.host)
 
+    @property
+    def grace_s(self) -> float:
+        """As long as the experiment says."""
+        return float(self.grace)
+
 
 class LocalNodes(NodeGroup):
-    """Children of a fork server (see tidings.runtime.forkserver); all die with this process."""
+    """Children of a fork server (see tidings.runtime.forkserver).
+
+    All die with this process, or go on for as long as the order's grace.
+    """
 
     def __init__(self, host: str) -> None:
         self._host = host
         self._server: asyncio.subprocess.Process | None = None
+        #: to the fork server
+        self._line: asyncio.StreamWriter | None = None
         self._reader: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
         self._order: Order | None = None
@@ -76,12 +95,19 @@ class LocalNodes(NodeGroup):
 
     async def start(self, order: Order) -> None:
         """Start the fork server, then all nodes from it."""
+        await self._start_server(order)
+        self._order = order
+        self._tell(start=[self._child(node, order) for node in range(order.nodes)])
+
+    async def _start_server(self, order: Order) -> None:
         options = {
             "run": order.run,
             "coordinator": order.coordinator,
             "protocol": order.protocol,
             "problem": order.problem,
             "parent": os.getpid(),
+            "grace_s": order.grace_s,
+            "door": str(order.directory.resolve()),
         }
         log = order.logs / "forkserver.log"
         with log.open("ab") as errors:
@@ -98,13 +124,27 @@ class LocalNodes(NodeGroup):
                 # Ctrl-C is for the coordinator, which then ends the nodes in order
                 start_new_session=True,
             )
-        self._reader = asyncio.create_task(self._read())
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._line = self._server.stdin
+        self._reader = asyncio.create_task(self._read(self._server.stdout))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._ready.wait(), _READY_S)
         if self._server.returncode is not None or not self._ready.is_set():
             raise RunError(f"the node server did not start; see {log}")
+
+    async def adopt(self, order: Order) -> None:
+        """Find the fork server that another process has started."""
         self._order = order
-        self._tell(start=[self._child(node, order) for node in range(order.nodes)])
+        try:
+            with door(order.directory) as path:
+                reader, self._line = await asyncio.open_unix_connection(path, limit=_LINE_LIMIT)
+        except OSError as error:
+            raise RunError(
+                f"the nodes of {order.directory} are not there any more: {error.strerror}"
+            ) from error
+        self._reader = asyncio.create_task(self._read(reader))
+        await asyncio.wait_for(self._ready.wait(), _ANSWER_S)
 
     def _child(self, node: int, order: Order) -> dict[str, Any]:
         """What the fork server is told of a node."""
@@ -120,29 +160,29 @@ class LocalNodes(NodeGroup):
         self._tell(start=[self._child(node, self._order)])
 
     async def stop(self) -> None:
-        """Close the fork server's input: it kills and reaps its children, and ends."""
-        if self._server is None:
+        """Tell the fork server: it kills and reaps its children, and ends."""
+        if self._line is None or self._reader is None:
             return
-        if self._server.stdin is not None:
-            self._server.stdin.close()
-        try:
-            await asyncio.wait_for(self._server.wait(), 10)
-        except TimeoutError:
-            self._server.kill()
-            await self._server.wait()
-        if self._reader is not None:
-            await self._reader
-        self._server = None
+        self._tell(stop=True)
+        # it hangs up with its end
+        await asyncio.wait([self._reader], timeout=_ANSWER_S)
+        self._line.close()
+        if self._server is not None:
+            try:
+                await asyncio.wait_for(self._server.wait(), _ANSWER_S)
+            except TimeoutError:
+                self._server.kill()
+                await self._server.wait()
+        await self._reader
+        self._server = self._line = None
 
     def _tell(self, **command: object) -> None:
-        if self._server is not None and self._server.stdin is not None:
-            self._server.stdin.write(json.dumps(command).encode() + b"\n")
+        if self._line is not None:
+            self._line.write(json.dumps(command).encode() + b"\n")
 
-    async def _read(self) -> None:
+    async def _read(self, lines: asyncio.StreamReader) -> None:
         """Take down what the server says, until it ends."""
-        assert self._server is not None
-        assert self._server.stdout is not None
-        async for line in self._server.stdout:
+        async for line in lines:
             message = json.loads(line)
             if "ready" in message:
                 self._ready.set()

@@ -32,6 +32,7 @@ class Simulator(Launcher):
                 "tests/sim/test_byzantine.py"
                 "::test_the_omniscient_see_those_that_they_have_no_link_to"
             ),
+            "outlive": Shown(_FAULTS + "test_a_coordinator_that_dies_is_succeeded_by_its_records"),
             "restart": Shown(
                 "tests/sim/test_restart.py"
                 "::test_replicas_agree_again_wherever_in_a_broadcast_it_crashed"

@@ -152,10 +152,10 @@ class RunDirectory:
         """A JSON file; infinities and NaN become null, which JSON has."""
         self.write(name, json.dumps(_finite(data), indent=1) + "\n")
 
-    def append(self, name: str, line: Mapping[str, object]) -> None:
-        """A line of ``name``.jsonl."""
+    def append(self, name: str, line: Mapping[str, object]) -> bool:
+        """A line of ``name``.jsonl; whether it was not there yet."""
         if self._known is not None and _content(line) in self._known.get(name, ()):
-            return
+            return False
         try:
             if name not in self._files:
                 self._files[name] = (self.path / f"{name}.jsonl").open("a", encoding="utf-8")
@@ -165,6 +165,7 @@ class RunDirectory:
             raise _failure(self.path / f"{name}.jsonl", error) from error
         for listener in self.listeners:
             listener(name, line)
+        return True
 
     def event(self, name: str, time_s: float, node: int | None = None, **fields: object) -> None:
         """Something happened, at an emulated time."""
@@ -172,9 +173,9 @@ class RunDirectory:
         line = {"time_s": round(time_s, 6), "utc": now, "node": node, "event": name}
         self.append("events", line | fields)
 
-    def evaluation(self, row: records.Evaluation) -> None:
-        """A node was evaluated."""
-        self.append("series", evaluation_line(row))
+    def evaluation(self, row: records.Evaluation) -> bool:
+        """A node was evaluated; whether that was not known yet."""
+        return self.append("series", evaluation_line(row))
 
     def activity(self, activity: records.Activity) -> None:
         """What a node did in a stretch of time."""

@@ -19,7 +19,7 @@ from tidings.wire.frame import Frame
 Heal = Callable[[], Mapping[str, Any]]
 
 #: what a launcher may be able to do to nodes, or for them
-Needed = Literal["kill", "pause", "restart"]
+Needed = Literal["kill", "pause", "restart", "outlive"]
 
 Scope = Literal["link", "node", "run"]
 

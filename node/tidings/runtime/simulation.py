@@ -36,6 +36,8 @@ class Controls:
     def __init__(self, run: Run, suspect_after_s: float) -> None:
         self._run = run
         self._suspect_after_s = suspect_after_s
+        #: told that the coordinator dies, and after how many seconds another one takes over
+        self.crash: Callable[[float], None] = lambda after_s: None
 
     @property
     def now_s(self) -> float:
@@ -85,9 +87,7 @@ class Controls:
         """Nodes have no line to their coordinator in virtual time: it only has to be deaf."""
         done(self.now_s, {})
 
-    def listen(self, done: Callable[[float, Mapping[str, Any]], None]) -> None:
-        """As hang_up."""
-        done(self.now_s, {})
+    listen = hang_up
 
     def tell(self, node: int, present: bool) -> None:
         """Its neighbours know for certain whether a node takes part."""
