@@ -141,6 +141,7 @@ def test_every_fault_can_be_written_down_and_read_again() -> None:
         "node.clock": {"offset": "1s"},
         "node.churn": {"per_minute": "20%"},
         "data.label_noise": {"fraction": "20%"},
+        "coord.crash": {"restart_after": "5s"},
     }
     for name in faults:
         if name == "link.trace":
