@@ -120,6 +120,40 @@ def test_what_a_launcher_cannot_do_is_refused_with_line_key_and_choice(
     assert "\n" not in found
 
 
+EVENT = """\
+nodes: 4
+problem: quadratic
+protocol: {{kind: d_psgd, lr: 1}}
+stop: {{rounds: 5}}
+faults:
+  - {{id: a, {}}}
+"""
+RESET = "fault: link.reset, on: 0->1"
+RESTART = "fault: node.crash, on: 1, with: {restart_after: 1s}"
+
+
+@pytest.mark.parametrize(
+    ("event", "launcher", "says"),
+    [
+        (RESTART, "{kind: mpi, ulfm: true}", "'mpi' cannot start a node again during the run; wri"),
+        (RESTART, "external", "launcher 'external' cannot kill a node from outside: nodes are out"),
+        (RESTART, "{kind: external, followed: true}", ""),
+        (RESTART, "{kind: kubernetes, workload: mpi}", "with launcher.workload: mpi all ranks die"),
+        # over MPI there are no connections to be broken, whoever starts the ranks
+        (RESET, "{kind: kubernetes, workload: mpi}", "'kubernetes' cannot bring about 'link.reset"),
+        (RESET, "{kind: kubernetes, workload: jobset}", ""),
+    ],
+)
+def test_what_a_launcher_can_depends_on_how_it_is_set(event: str, launcher: str, says: str) -> None:
+    text = EVENT.format(event)
+    if says:
+        found = complaint(text, f"launcher={launcher}")
+        assert found.startswith("some/file.yaml:6: faults.0.fault: the launcher ")
+        assert says in found
+    else:
+        assert plan(loads(text, overrides=[f"launcher={launcher}"]), "test").firings
+
+
 def test_nothing_is_there_to_protect_in_the_simulator() -> None:
     setting = ["launcher=simulator", "network.links=[]"]
     assert len(plan(loads(FILE, overrides=setting), "test").nodes) == 4
