@@ -24,8 +24,8 @@ class LeastSquares(Problem):
     own ground truth ``x_i = c + heterogeneity z_i`` (c, z_i, e_i standard normal). With
     heterogeneity and noise 0 all nodes have the same minimiser c.
 
-    Constants: mu is that of the average objective (a single f_i with m < d has none), smoothness
-    the largest over the nodes.
+    Constants: mu is the smallest over the nodes, smoothness the largest; none where m < d, for no
+    f_i is strongly convex then, whatever their average is.
     """
 
     dim: int = 20
@@ -66,7 +66,7 @@ class LocalLeastSquares(LocalProblem):
 
     @functools.cached_property
     def constants(self) -> Constants | None:
-        """Computed when first asked for; None where the average is not strongly convex."""
+        """Computed when first asked for; None where no local objective is strongly convex."""
         return _constants(*self._whole)
 
     @property
@@ -165,11 +165,13 @@ def _average(problem: LeastSquares, nodes: int, seed: int) -> _Average:
 
 @functools.lru_cache(maxsize=4)
 def _constants(problem: LeastSquares, nodes: int, seed: int) -> Constants | None:
-    average = _average(problem, nodes, seed)
-    if nodes * problem.samples < problem.dim:
+    if problem.samples < problem.dim:
         return None
+    average = _average(problem, nodes, seed)
     largest = max(_smoothness(problem, nodes, seed).local)
-    mu = float(torch.linalg.eigvalsh(average.hessian)[0])
+    # of A_i: the square root of the least eigenvalue of A_i^T A_i
+    least = (torch.linalg.svdvals(_rows(problem, node, seed)[0])[-1] for node in range(nodes))
+    mu = min(float(value) for value in least) ** 2 / problem.samples
     return Constants(mu, largest, average.minimizer.float(), average.value)
 
 

@@ -18,8 +18,9 @@ from tidings.api import (
     Vector,
     protocols,
 )
-from tidings.protocols.asynchronous.dadao_state import State, constants
+from tidings.protocols.asynchronous.dadao_state import State
 from tidings.protocols.asynchronous.poisson import ChangingPoissonClock, PoissonClock
+from tidings.protocols.convexity import constants
 from tidings.units import Duration
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from tidings.api import GraphFacts, LocalProblem, Message, Node, Protocol, Vector, protocols
-from tidings.protocols.asynchronous.dadao_state import constants
+from tidings.protocols.convexity import constants
 
 
 class Gossip(Message):
