@@ -21,7 +21,9 @@ TARGET = 1e-6
 #: how many times slower node 3 is
 SLOWER = (1, 5, 10)
 METHODS = {"DADAO": (), "MSDA": ("protocol=msda", "stop={rounds: 48}", "evaluate={every: 1}")}
+GRADIENT_S = 0.05
 SECONDS, OWN = f"seconds to {TARGET:g}", "of its own without a slow node"
+PER_ROUND = "seconds per round"
 
 
 def label(method: str, slower: int) -> str:
@@ -32,21 +34,25 @@ def measure(runs: Runs) -> list[Row]:
     """When the mean of f(x_i) - f* over the nodes is down."""
     rows: list[Row] = []
     for method in METHODS:
-        took = [
-            costs_to(runs[label(method, slower)], "suboptimality", TARGET, "seconds")
-            for slower in SLOWER
-        ]
-        rows += [
-            {"run": label(method, slower), SECONDS: seconds, OWN: seconds / took[0]}
-            for slower, seconds in zip(SLOWER, took, strict=True)
-        ]
+        for slower in SLOWER:
+            run, alike = (runs[label(method, times)] for times in (slower, SLOWER[0]))
+            seconds = costs_to(run, "suboptimality", TARGET, "seconds")
+            rows.append(
+                {
+                    "run": label(method, slower),
+                    SECONDS: seconds,
+                    OWN: seconds / costs_to(alike, "suboptimality", TARGET, "seconds"),
+                    PER_ROUND: run.points[-1].time_s / run.points[-1].round,
+                }
+            )
     return rows
 
 
 def verdict(rows: Sequence[Row]) -> list[Check]:
     """What a slow node costs each, and who is ahead then."""
     most = SLOWER[-1]
-    dadao, msda = (cell(rows, label(method, most), OWN) for method in METHODS)
+    dadao = cell(rows, label("DADAO", most), OWN)
+    round_s = cell(rows, label("MSDA", most), PER_ROUND)
     seconds = {
         slower: tuple(cell(rows, label(method, slower), SECONDS) for method in METHODS)
         for slower in SLOWER
@@ -57,10 +63,11 @@ def verdict(rows: Sequence[Row]) -> list[Check]:
             all(float(row[SECONDS]) < float("inf") for row in rows),
         ),
         Check(
-            f"a node {most} times slower makes MSDA {msda:.1f} times slower: every round waits",
-            msda > 0.8 * most,
+            f"with a node {most} times slower a round of MSDA lasts as long as that one computes: "
+            f"{round_s:.3f} s, {most * GRADIENT_S:.3f} s",
+            most * GRADIENT_S <= round_s < 1.1 * most * GRADIENT_S,
         ),
-        Check(f"it makes DADAO {dadao:.2f} times slower", dadao < 1.5),
+        Check(f"it makes DADAO {dadao:.2f} times as slow", dadao < 1.5),
         Check(
             f"DADAO is ahead then: {seconds[most][0]:.1f} s against {seconds[most][1]:.1f} s "
             f"(not so at 5 times: {seconds[5][0]:.1f} s against {seconds[5][1]:.1f} s)",
@@ -106,7 +113,15 @@ REPRODUCTION = Reproduction(
         "counts as one gradient here and brings far more. At 10 times the slow node makes an "
         "eighth of the gradients that its clock asks for; its gossips, which it answers while it "
         "computes, keep their pace. Slowness of 1, 5, 10 and 20 was tried in the simulator before "
-        "the checks were written; at 20 DADAO begins to feel it, and is twice as fast as MSDA."
+        "the checks were written; at 20 DADAO begins to feel it, and is twice as fast as MSDA. Two "
+        "things were changed after a first run over gRPC beside other work on two cores: DADAO's "
+        "runs last 30 s and not 22 (with the slow node it was not there yet), and MSDA's round is "
+        "compared with the slow node's computing, not with its run without, which the other work "
+        "had made a third slower. Not shown in real seconds yet: in three runs over gRPC, all "
+        "beside other work (loads of 13 to 25), MSDA took 3.1 to 3.6 s, 11.5 to 11.7 s and 22.6 s; "
+        "DADAO took 20 s where its gossips kept their rate (none slow, load 13; 5 times, load 13), "
+        "and otherwise did not come to 10⁻⁶ or diverged: its rates are a condition. It needs a "
+        "quiet machine."
     ),
     launcher="local",
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from support.runs import EXAMPLES, result, tidings
 
+from tidings.api import protocols
 from tidings_coordinator.experiment.load import load
 from tidings_coordinator.launchers.simulator import Simulator
 
@@ -19,12 +20,14 @@ SHORT: dict[str, tuple[list[str], float]] = {
     "asynchronous-straggler": (["stop.time=5s"], 0.65),
     "byzantine-regular": (["stop.rounds=50"], 0.8),
     "byz-vr-marina-pp": (["stop.rounds=60"], 0.9),
+    "byz-vr-marina": (["stop.rounds=100"], 0.9),
     "co2": (["stop.rounds=15"], 0.85),
     "compressed-ring": (["stop.rounds=40"], 0.4),
     "error-feedback-star": (["stop.rounds=30"], 0.75),
     "d-ec": (["stop.rounds=120"], 320),
     "dadao-changing-graph": ([], 69.83),
     "dadao-ring": ([], 69.83),
+    "dfedavgm": (["stop.rounds=15"], 0.5),
     "ec": (["stop.rounds=120"], 320),
     "econtrol": (["stop.rounds=120"], 320),
     "ef21-w": (["stop.rounds=120"], 325),
@@ -36,9 +39,12 @@ SHORT: dict[str, tuple[list[str], float]] = {
     "fault-rewire": (["stop.rounds=110"], 0.88),
     "fault-straggler": ([], 0.9),
     "federated-asynchronous": (["stop.time=4s"], 0.75),
+    "federated-buffer": (["stop.time=2500ms"], 0.7),
     "federated-participation": (["stop.rounds=60"], 0.5),
     "federated-star": (["stop.rounds=10"], 0.8),
+    "federated-staleness": (["stop.time=2500ms"], 0.4),
     "gossip-steps": (["stop.rounds=15"], 0.5),
+    "gradient-tracking": (["stop.rounds=200"], 70.5),
     "lossy-wan": (["stop.rounds=50"], 0.8),
     "msda-ring": ([], 69.83),
     "network-lasso": (["stop.rounds=60"], 0.1),
@@ -70,6 +76,10 @@ def test_every_fault_has_a_page_with_a_figure() -> None:
         assert f"]({name}.svg)" in page
         assert (pages / f"{name}.svg").read_text(encoding="utf-8").startswith("<svg")
         assert f"]({name}.md)" in index
+
+
+def test_every_protocol_has_one() -> None:
+    assert {load(file).protocol.kind for file in FILES} == set(protocols)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
