@@ -151,3 +151,21 @@ def test_a_fault_that_cannot_come_is_no_pass(tmp_path: Path) -> None:
     assert (outcome.result["run"], outcome.result["faults"]) == ("completed", "none")
     assert [each["verdict"] for each in outcome.result["expect"]] == ["unknown", "pass"]
     assert outcome.exit_code == 4
+
+
+@pytest.mark.parametrize("pause", ["", "faults: [{id: still, fault: node.pause, on: 3, at: 90ms}]"])
+@pytest.mark.parametrize("protocol", ["ad_psgd", "d_psgd"])
+def test_what_is_on_its_way_when_a_run_is_stopped_is_in_the_books(
+    tmp_path: Path, protocol: str, pause: str
+) -> None:
+    """Slow links, so that there always is something."""
+    text = (
+        "nodes: 6\nnetwork: {rate: 1Mbit/s, delay: 20ms, loss: 2%}\nwait: {timeout: 5ms}\n"
+        "problem: {kind: quadratic}\n"
+        f"protocol: {{kind: {protocol}, lr: 0.05}}\nstop: {{time: 433ms}}\n{pause}\n"
+        "expect: [accounting]\n"
+    )
+    outcome = run(tmp_path / "out", text)
+    (found,) = outcome.result["expect"]
+    assert (found["verdict"], found["measured"]["unexplained"]) == ("pass", 0), found
+    assert found["measured"]["in_flight messages"] > 0

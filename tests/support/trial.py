@@ -189,7 +189,7 @@ class Trial:
         """The node dies now."""
         if node not in self.dead and not self.over:
             self._forget(node)
-            self._within(lambda: self._controls.kill(node))
+            self._within(lambda: self._controls.kill(node, comes_back=True))
 
     def kill_between_sends(self, node: int, sends: int) -> None:
         """The node dies after so many more sends, before the next one."""
@@ -280,6 +280,10 @@ class Trial:
             for target, link in node.ledger.links.items():
                 came = self._came(node.id, target)
                 assert came <= _under_way(link), f"more came over {node.id}->{target} than left"
+                # what comes to a paused node it has not seen yet
+                if not {node.id, target} & (self._died | self.paused):
+                    on_its_way = _under_way(link) - came
+                    assert link.in_flight_messages == on_its_way, f"{node.id}->{target}"
         for event, links in self._cut.items():
             node_id, _ = self.broken[event]
             for target, most in links.items():

@@ -23,6 +23,8 @@ class _Book:
     target: int
     counts: Counter[str]
     faulted: Counter[str]
+    #: whether it is known what was on its way when the run was over
+    exact: bool
 
     @property
     def rest(self) -> int:
@@ -36,7 +38,7 @@ class _Book:
 
     def _rest(self, unit: str) -> int:
         went_in = self.counts[f"handed {unit}"] + self.counts[f"duplicated {unit}"]
-        ways = ("received", "refused", "lost", "undeliverable")
+        ways = ("received", "refused", "lost", "undeliverable", "in_flight")
         gone = sum(self.counts[f"{way} {unit}"] for way in ways)
         return went_in - gone - sum(n for key, n in self.faulted.items() if key.endswith(unit))
 
@@ -49,11 +51,11 @@ class Accounting(Check):
     Messages and bytes handed to a link, and copies made by faults, equal what the receiver counted,
     plus what the link lost as asked, what a named fault lost, what was undeliverable, what went to
     a node that died with its count, and what the receiver refused as no frame. Exact, to the
-    message and the byte, where nodes go in rounds and the run ended by itself. A run that was
-    stopped, or whose nodes do not go in step, ends with messages on their way: where some are
-    missing then, it is unknown. More received than sent is a failure always. Links whose sender was
-    killed are not judged, for its count died with it. Evidence: links.jsonl, nodes.jsonl,
-    faults.jsonl, and the event "over".
+    message and the byte, in the simulator, which knows what is on its way at the end, and where
+    nodes go in rounds and the run ended by itself. A real run that was stopped, or whose nodes do
+    not go in step, ends with messages on their way: where some are missing then, it is unknown.
+    More received than sent is a failure always. Links whose sender was killed are not judged, for
+    its count died with it. Evidence: links.jsonl, nodes.jsonl, faults.jsonl, and the event "over".
     """
 
     def judge(self, run: Run) -> Judged:
@@ -93,7 +95,8 @@ class Accounting(Check):
             if rest or (book.rest_bytes and not explained):
                 unit = f"{rest:+,} messages" if rest else f"{book.rest_bytes:+,} bytes"
                 lost = rest > 0 or (rest == 0 and book.rest_bytes > 0)
-                (gaps if lost and not _in_order(run) else wrong).append(f"{link}: {unit}")
+                exact = book.exact or _in_order(run)
+                (gaps if lost and not exact else wrong).append(f"{link}: {unit}")
         return _verdict(totals, wrong, gaps)
 
 
@@ -132,12 +135,15 @@ def _books(run: Run, receivers: dict[int, Row]) -> list[_Book]:
     """Every link of which its sender has left a count."""
     sums: dict[tuple[int, int], Counter[str]] = defaultdict(Counter)
     faulted: dict[tuple[int, int], Counter[str]] = defaultdict(Counter)
+    known: set[tuple[int, int]] = set()
     for link in run.links:
         arc = (link["source"], link["target"])
         sums[arc].update(
             {"handed messages": link["messages"], "handed bytes": link["bytes"]["total"]}
         )
-        for way in ("lost", "undeliverable", "duplicated"):
+        if "in_flight" in link:
+            known.add(arc)
+        for way in ("lost", "undeliverable", "duplicated", "in_flight"):
             found: Any = link.get(way) or {}
             for unit in ("messages", "bytes"):
                 sums[arc][f"{way} {unit}"] += found.get(unit, 0)
@@ -151,4 +157,4 @@ def _books(run: Run, receivers: dict[int, Row]) -> list[_Book]:
                 for unit in ("messages", "bytes"):
                     sums[arc][f"received {unit}"] += arrived[unit]
                     sums[arc][f"refused {unit}"] += (arrived.get("refused") or {}).get(unit, 0)
-    return [_Book(*arc, sums[arc], faulted[arc]) for arc in sorted(sums)]
+    return [_Book(*arc, sums[arc], faulted[arc], arc in known) for arc in sorted(sums)]

@@ -294,6 +294,8 @@ def evaluation_line(row: records.Evaluation) -> dict[str, object]:
 
 def link_line(link: records.LinkRecord) -> dict[str, object]:
     """A directed link at the end of the run."""
+    known = link.HasField("in_flight")
+    way = {"messages": link.in_flight.messages, "bytes": link.in_flight.bytes}
     return {
         "source": link.source,
         "target": link.target,
@@ -309,6 +311,7 @@ def link_line(link: records.LinkRecord) -> dict[str, object]:
             "messages": link.undeliverable_messages,
             "bytes": link.undeliverable_bytes,
         },
+        **({"in_flight": way} if known else {}),
         "reconnects": link.reconnects,
         "lag_s": {
             "count": link.lag.count,

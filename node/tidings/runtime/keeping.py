@@ -215,13 +215,16 @@ def recount(ledger: Ledger, exchanger: Exchanger, found: Mapping[str, Any]) -> N
 
 
 def _counts_of(link: LinkCounters) -> dict[str, Any]:
-    """All but the lags, whose distribution is the process's own."""
-    plain = {key: value for key, value in vars(link).items() if key not in ("counts", "lag")}
+    """All but the lags and what is on its way, which are the process's own."""
+    own = ("counts", "lag", "in_flight_messages", "in_flight_bytes")
+    plain = {key: value for key, value in vars(link).items() if key not in own}
     return plain | {"bytes": asdict(link.counts)}
 
 
 def _count_on(link: LinkCounters, counts: Mapping[str, Any]) -> None:
     link.counts.add(ByteCount(**counts["bytes"]))
+    # what of that was on its way nobody knows any more
+    link.in_flight_messages = None
     for name, held in counts.items():
         if isinstance(held, dict) and name != "bytes":
             # (messages, bytes) by event

@@ -180,6 +180,9 @@ def link_record(source: int, target: int, link: LinkCounters) -> records.LinkRec
             for event, (messages, size_bytes) in link.faulted.items()
         },
         duplicated=records.Count(messages=link.duplicated_messages, bytes=link.duplicated_bytes),
+        in_flight=None
+        if link.in_flight_messages is None
+        else records.Count(messages=link.in_flight_messages, bytes=link.in_flight_bytes),
         undeliverable_messages=link.undeliverable_messages,
         undeliverable_bytes=link.undeliverable_bytes,
         reconnects=link.reconnects,

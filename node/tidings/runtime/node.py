@@ -114,6 +114,8 @@ class RuntimeNode(Engaged):
         if isinstance(self.turns, Recorder):
             self.turns.note("over")
         self._over()
+        # one that was paused takes what has come meanwhile, as a frozen process does
+        self.gate.open_all()
         await self._exchanger.settle(self.plan.wait_s * self.plan.time_scale)
         finished = self._main.done()
         self._main.cancel()

@@ -51,6 +51,9 @@ class LinkCounters:
     #: further copies that faults made; no part of ``counts`` and ``messages``
     duplicated_messages: int = 0
     duplicated_bytes: int = 0
+    #: accepted, and neither arrived nor lost; None where that cannot be known
+    in_flight_messages: int | None = None
+    in_flight_bytes: int = 0
     #: came due while there was no connection
     undeliverable_messages: int = 0
     undeliverable_bytes: int = 0

@@ -60,6 +60,7 @@ class MemoryNetwork:
     def deliver(self, source: int, target: int, frame: Frame) -> None:
         """Hand a whole frame to its receiver, now."""
         receiver = self.nodes[target]
+        self.nodes[source]._in_flight(target, frame, -1)
         data = frame.joined()
         head = f"{self.loop.now_ns}:{source}>{target}:{len(data)}:".encode()
         self._trace.update(head + hashlib.blake2b(data, digest_size=8).digest())
@@ -90,7 +91,7 @@ class MemoryTransport(Transport):
         self._egress_wake: asyncio.TimerHandle | None = None
         self._ingress_wake: asyncio.TimerHandle | None = None
         self._senders: dict[int, asyncio.Lock] = {target: asyncio.Lock() for target in links}
-        self.links = {target: LinkCounters() for target in links}
+        self.links = {target: LinkCounters(in_flight_messages=0) for target in links}
         self.alive = True
         self._died_ns = 0
 
@@ -110,6 +111,7 @@ class MemoryTransport(Transport):
             self.links[target].duplicate(frame)
         else:
             self.links[target].accept(frame)
+        self._in_flight(target, frame, 1)
         self._egress.offer(loop.now_ns, target, frame.chunk_sizes, frame, frame.beats)
         self._advance_egress()
 
@@ -146,6 +148,13 @@ class MemoryTransport(Transport):
             if wake is not None:
                 wake.cancel()
 
+    def _in_flight(self, target: int, frame: Frame, messages: int) -> None:
+        """A frame is on its way, or no longer."""
+        counters = self.links[target]
+        if counters.in_flight_messages is not None:
+            counters.in_flight_messages += messages
+            counters.in_flight_bytes += messages * frame.size_bytes
+
     def _advance_egress(self) -> None:
         loop = self._network.loop
         if not self.alive:
@@ -164,6 +173,7 @@ class MemoryTransport(Transport):
             return
         if departure.message.lost_by is not None:
             if departure.last:
+                self._in_flight(departure.target, departure.item, -1)
                 counters.lose(departure.item, departure.message.lost_by)
             return
         receiver = self._network.nodes[departure.target]

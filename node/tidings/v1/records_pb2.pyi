@@ -194,6 +194,7 @@ class LinkRecord(_message.Message):
     BLOCKED_S_FIELD_NUMBER: _builtins.int
     FAULTED_FIELD_NUMBER: _builtins.int
     DUPLICATED_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
     source: _builtins.int
     target: _builtins.int
     messages: _builtins.int
@@ -220,6 +221,10 @@ class LinkRecord(_message.Message):
     def duplicated(self) -> Global___Count:
         """further copies that faults made; not in bytes and messages"""
 
+    @_builtins.property
+    def in_flight(self) -> Global___Count:
+        """on the way at the end of the run; not set where nobody can know, as over a real network"""
+
     def __init__(
         self,
         *,
@@ -236,10 +241,11 @@ class LinkRecord(_message.Message):
         blocked_s: _builtins.float = ...,
         faulted: _abc.Mapping[_builtins.str, Global___Count] | None = ...,
         duplicated: Global___Count | None = ...,
+        in_flight: Global___Count | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "duplicated", b"duplicated", "lag", b"lag"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "duplicated", b"duplicated", "in_flight", b"in_flight", "lag", b"lag"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_s", b"blocked_s", "bytes", b"bytes", "duplicated", b"duplicated", "faulted", b"faulted", "lag", b"lag", "lost_bytes", b"lost_bytes", "lost_messages", b"lost_messages", "messages", b"messages", "reconnects", b"reconnects", "source", b"source", "target", b"target", "undeliverable_bytes", b"undeliverable_bytes", "undeliverable_messages", b"undeliverable_messages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked_s", b"blocked_s", "bytes", b"bytes", "duplicated", b"duplicated", "faulted", b"faulted", "in_flight", b"in_flight", "lag", b"lag", "lost_bytes", b"lost_bytes", "lost_messages", b"lost_messages", "messages", b"messages", "reconnects", b"reconnects", "source", b"source", "target", b"target", "undeliverable_bytes", b"undeliverable_bytes", "undeliverable_messages", b"undeliverable_messages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
