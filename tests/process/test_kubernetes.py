@@ -17,6 +17,7 @@ from support.runs import (
     SMALL,
     command,
     lines,
+    restored,
     result,
     send,
     started,
@@ -203,8 +204,7 @@ def test_a_pod_that_was_evicted_comes_back(
     assert [e["node"] for e in events if e["event"] == "restarting"] == victims
     assert {e["node"] for e in events if e["event"] == "returned"} == set(victims)
     # the pods of this cluster see each other's files, so that its checkpoint is there
-    back = {e["node"]: json.loads(e["fields"]) for e in events if e["event"] == "rejoined"}
-    assert all(back[victim]["restored"] for victim in victims)
+    assert restored(out) == set(victims)
     evicted = [name for verb, _, name in api.requests if verb == "evict"]
     assert evicted == [api.machine.pods_made(victim)[0] for victim in victims]
     made = [len(api.machine.pods_made(node)) for node in range(4)]

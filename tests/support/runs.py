@@ -133,6 +133,12 @@ def node_processes(run_directory: Path) -> dict[int, int]:
     return found
 
 
+def restored(directory: Path) -> set[int]:
+    """The nodes that have come back from a checkpoint; others may have lost step on the way."""
+    back = [event for event in lines(directory, "events") if event["event"] == "rejoined"]
+    return {event["node"] for event in back if json.loads(event["fields"]).get("restored")}
+
+
 def descendants(pid: int) -> set[int]:
     """All processes below a process."""
     parents = {}
