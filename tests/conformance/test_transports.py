@@ -12,7 +12,16 @@ from support.grpc_cluster import links_of, run_over_grpc
 from support.plans import plans
 from support.recording import Recorder, counters, models, refused
 
-from tidings.api import Message, Node, Outcome, Protocol, Vector, Weights, aggregators
+from tidings.api import (
+    Message,
+    Node,
+    Outcome,
+    Protocol,
+    Vector,
+    Weights,
+    aggregators,
+    protocols,
+)
 from tidings.links.shape import LinkShape
 from tidings.runtime.plan import ComputePlan, NodePlan
 from tidings.runtime.simulation import Simulated, simulate
@@ -123,7 +132,10 @@ def same_everywhere(given: Sequence[NodePlan], real: Run) -> None:
     assert refused(memory) == refused(network) == {}
 
 
-@pytest.mark.parametrize("kind", ["fed_async", "fed_buff", "fed_fix"])
+ASYNCHRONOUS_SERVERS = ("fed_async", "fed_buff", "fed_fix")
+
+
+@pytest.mark.parametrize("kind", ASYNCHRONOUS_SERVERS)
 def test_a_server_that_waits_for_nobody(kind: str, run: Run) -> None:
     paced = {"fed_buff": {"buffer": 3}, "fed_fix": {"window": "20ms"}}.get(kind, {})
     protocol = {"kind": kind, "lr": 0.05, **paced}
@@ -138,6 +150,32 @@ def test_a_server_that_waits_for_nobody(kind: str, run: Run) -> None:
     # in FedFix's windows of time a busy machine gets less done
     assert sum(final.gradients for final in result.finals) >= (25 if kind == "fed_fix" else 125)
     assert refused(result) == {}
+
+
+PAIRWISE: dict[str, dict[str, Any]] = {
+    "ad_psgd": {"lr": 0.05},
+    "a2cid2": {"lr": 0.05, "unit": "20ms"},
+    "dadao": {"unit": "100ms"},
+}
+
+
+@pytest.mark.parametrize("kind", PAIRWISE)
+def test_protocols_of_exchanges(kind: str, run: Run) -> None:
+    """Who meets whom depends on time, so only what must hold of it is compared."""
+    paced = ComputePlan(time_s=0.005)
+    protocol = {"kind": kind, **PAIRWISE[kind]}
+    result = run(plans(4, "ring", protocol, SMALL, 20, link=FAST, compute=paced), Recorder())
+    assert np.isfinite(models(result)).all()
+    assert sum(final.gradients for final in result.finals) == 80
+    assert sum(counters(result, "exchange_committed")) >= 20
+    assert refused(result) == {}
+
+
+def test_every_protocol_is_tried_over_every_transport() -> None:
+    tried = {protocol["kind"] for _, protocol in SYNCHRONOUS.values()}
+    # with every aggregator
+    tried.add("robust_d_psgd")
+    assert tried | set(PAIRWISE) | set(ASYNCHRONOUS_SERVERS) == set(protocols)
 
 
 def test_evaluations_are_the_same_too(real: Run) -> None:
