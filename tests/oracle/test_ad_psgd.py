@@ -118,3 +118,19 @@ def test_partners_are_drawn_evenly() -> None:
     # 600 averagings over 6 pairs, each committed twice: 200 +- 4 sqrt(2 * 200)
     assert len(pairs) == 6
     assert all(abs(count - 200) < 80 for count in pairs.values())
+
+
+def test_slow_links_neither_couple_nodes_nor_starve_any() -> None:
+    """Where an averaging takes far longer than a step, somebody is almost always engaged."""
+    problem = {"kind": "quadratic", "dim": 20_000, "structure": "diagonal"}
+    slow = LinkShape(4e6, 5_000_000)
+    compute = ComputePlan(time_s=0.02)
+    protocol = {"kind": "ad_psgd", "lr": LR}
+    result = simulate(
+        plans(6, "ring", protocol, problem, None, link=slow, compute=compute), stop_s=60.0
+    )
+    steps = [node.ledger.completed for node in result.nodes]
+    assert min(steps) > 0.4 * np.mean(steps)
+    links = [link for node in result.nodes for link in node.ledger.links.values()]
+    payload = [link.counts.payload for link in links]
+    assert min(payload) > 0.4 * np.mean(payload)

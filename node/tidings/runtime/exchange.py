@@ -271,10 +271,12 @@ class Exchanger:
         if mine is not None and mine.is_with(source, header.id, source):
             await self._transmit(source, mine.header(pb.Exchange.OFFER), mine.value)
             return
-        if mine is not None and mine.peer == source and mine.starter == self._node > source:
-            # both ask each other: the lower number goes first
-            self._give_up(mine)
-            self._free()
+        if mine is not None and mine.peer == source and mine.starter == self._node:
+            # both ask each other: one of them goes first, as both see, and not always the same one
+            order = max if (mine.id + header.id) % 2 else min
+            if order(self._node, source) == source:
+                self._give_up(mine)
+                self._free()
         over = header.id <= self._answered.get(source, 0)
         busy = self._open is not None or self._closed or self._offer is None or over
         if not busy:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from tidings.api import GraphFacts, Message, Node, Outcome, Protocol, Weights, protocols
 
+#: how long a node steps back after a refusal, at most: the first time, and after many
+_PAUSE_S, _LONGEST_PAUSE_S = 0.005, 0.08
+
 
 @protocols.register("ad_psgd")
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class ADPSGD(Protocol):
 
     The average is applied as an equal and opposite change on both sides, so the sum of the models
     is conserved even where a step falls between the two. A neighbour that is engaged refuses, and
-    another one is tried.
+    is asked again: to draw another one would couple whoever has just finished with each other, for
+    nobody else is free, and models would mix within pairs only.
 
     Neighbours that are suspected dead are not drawn; where all are, a step goes without averaging.
 
@@ -59,8 +63,10 @@ class ADPSGD(Protocol):
     async def _average(self, node: Node) -> None:
         rng = node.rng("peer")
         while peers := node.live_neighbors:
-            peer = int(rng.choice(peers))
-            if await node.exchange(peer) is Outcome.DELIVERED:
-                return
-            # refused: step back for about as long as the other one is engaged
-            await node.sleep(0.005 * rng.random())
+            peer, pause_s = int(rng.choice(peers)), _PAUSE_S
+            while peer not in node.suspected:
+                if await node.exchange(peer) is Outcome.DELIVERED:
+                    return
+                # refused: step back, for who asks is engaged as well
+                await node.sleep(pause_s * rng.random())
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
