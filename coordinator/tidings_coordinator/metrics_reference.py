@@ -8,7 +8,8 @@ from typing import Any, cast
 from prometheus_client.metrics_core import Metric
 
 from tidings.runtime.metrics import NodeMetrics
-from tidings.runtime.simulation import Observer, simulate
+from tidings.runtime.observer import Observer
+from tidings.runtime.simulation import simulate
 from tidings.v1 import records_pb2 as records
 from tidings_coordinator.experiment.load import loads
 from tidings_coordinator.markdown import code, table

@@ -17,8 +17,9 @@ import torch
 
 from tidings.errors import ConfigError, RecordError, RunError
 from tidings.runtime.node import RuntimeNode
+from tidings.runtime.observer import Observer
 from tidings.runtime.plan import ArmedFault
-from tidings.runtime.simulation import Controls, Observer, Simulated, simulate
+from tidings.runtime.simulation import Controls, Simulated, simulate
 from tidings.v1 import records_pb2 as records
 from tidings_coordinator import attending
 from tidings_coordinator.control import fidelity

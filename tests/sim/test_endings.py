@@ -15,7 +15,8 @@ from support.recording import Recorder, models
 from tidings.api import Message, Node, Outcome, Protocol, Reactive, Weights, on
 from tidings.errors import Deadlock, RunError
 from tidings.runtime.node import RuntimeNode
-from tidings.runtime.simulation import Observer, simulate
+from tidings.runtime.observer import Observer
+from tidings.runtime.simulation import simulate
 
 pytestmark = pytest.mark.sim
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tidings.runtime.simulation import Observer, Simulated
+from tidings.runtime.observer import Observer
+from tidings.runtime.simulation import Simulated
 from tidings.v1 import control_pb2 as pb
 from tidings.v1 import records_pb2 as records
 

@@ -18,8 +18,9 @@ from support.scripts import Commit, check_atomic, take_part
 from tidings.api import Node, Outcome, Protocol
 from tidings.links.shape import LinkShape
 from tidings.runtime.node import RuntimeNode
+from tidings.runtime.observer import Observer
 from tidings.runtime.plan import ArmedFault, CheckpointPlan, ComputePlan
-from tidings.runtime.simulation import Controls, Observer, Run, arm_crash
+from tidings.runtime.simulation import Controls, Run, arm_crash
 from tidings.transports.base import LinkCounters
 from tidings.transports.virtual_time import VirtualLoop, cancel_all
 

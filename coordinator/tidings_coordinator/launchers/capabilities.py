@@ -76,7 +76,7 @@ _TIMES = "tests/conformance/test_faults.py::test_a_fault_of_time_comes_and_goes_
 _REWIRED = "tests/conformance/test_faults.py::test_another_graph_has_the_same_effect_everywhere"
 _COMPOSE = "tests/deploy/test_compose.py::test_faults_freeze_and_kill_containers"
 _KUBERNETES = "tests/process/test_kubernetes.py::"
-_SIMULATED, _REAL = "tests/sim/test_faults.py::", "tests/process/test_faults.py::"
+_SIMULATED, _REAL = "tests/sim/test_node_faults.py::", "tests/process/test_faults.py::"
 
 _COORDINATOR = "tests/process/test_coordinator_faults.py::"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tidings_coordinator.launchers.base import Launcher, launchers
 from tidings_coordinator.launchers.capabilities import Capabilities, Shown
 
-_FAULTS = "tests/sim/test_faults.py::"
+_FAULTS = "tests/sim/test_node_faults.py::"
 
 
 @launchers.register("simulator")

@@ -1,5 +1,6 @@
 """What a protocol sees: messages, the node, and the contracts of the plug-in families. No I/O."""
 
+from tidings.api.graph import GraphFacts
 from tidings.api.message import (
     By,
     Compressed,
@@ -12,7 +13,7 @@ from tidings.api.message import (
     Vector,
     Weights,
 )
-from tidings.api.node import Clock, GradientAt, GraphFacts, Node, Outcome, Outgoing, Tasks
+from tidings.api.node import Clock, GradientAt, Node, Outcome, Outgoing, Tasks
 from tidings.api.plugins import (
     Aggregator,
     Attack,

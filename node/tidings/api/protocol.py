@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
+from tidings.api.graph import GraphFacts
 from tidings.api.message import Inbox, Message, Weights
-from tidings.api.node import GraphFacts, Node, Outgoing
+from tidings.api.node import Node, Outgoing
 from tidings.api.problems import LocalProblem
 from tidings.registry import Plugin, Registry
 

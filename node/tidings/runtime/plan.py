@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from tidings.api.node import GraphFacts, WaitFor
+from tidings.api.graph import GraphFacts
+from tidings.api.node import WaitFor
 from tidings.links.shape import LinkShape, NicShape
 
 TransportKind = Literal["memory", "grpc", "mpi"]

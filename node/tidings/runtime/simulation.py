@@ -13,6 +13,7 @@ from tidings.api import Attack, Protocol
 from tidings.errors import Deadlock, NodeCrashed, RunError
 from tidings.runtime.checkpoint import Shelf, Store, folder_of
 from tidings.runtime.node import RuntimeNode
+from tidings.runtime.observer import Observer
 from tidings.runtime.oracle import Oracle
 from tidings.runtime.parts import Parts
 from tidings.runtime.plan import ArmedFault, NodePlan
@@ -93,36 +94,6 @@ class Controls:
         """Its neighbours know for certain whether a node takes part."""
         for peer in self._run.nodes[node].plan.neighbors:
             self._run.nodes[peer].told(node, present)
-
-
-class Observer:
-    """Takes down what happens in a simulated run, and may end it.
-
-    ``evaluation`` and ``progress`` return the reason to stop, or None to go on.
-    """
-
-    #: virtual seconds between calls of ``progress``
-    interval_s: float = 0.5
-
-    def evaluation(self, row: records.Evaluation) -> str | None:
-        """A node was evaluated."""
-        return None
-
-    def progress(self, time_s: float, nodes: Sequence[RuntimeNode]) -> str | None:
-        """Some virtual time has passed."""
-        return None
-
-    def event(self, event: records.Event) -> None:
-        """A node logged something."""
-
-    def begun(self, controls: Controls) -> None:
-        """The nodes begin; what is to befall them is brought about by ``controls``."""
-
-    def fault(self, change: records.FaultChange) -> None:
-        """A fault has come to a node, or gone."""
-
-    def arrived(self, node: int, armed: ArmedFault, round_: int) -> None:
-        """A node is where something from outside is to hit it, and stands still."""
 
 
 @dataclass(frozen=True)
