@@ -29,7 +29,7 @@ from typing import Any
 
 MIB = 1 << 20
 #: (name, payload bytes, messages); the bound is for messages from 1 MiB
-CASES = (("16 MiB", 16 * MIB, 40), ("1 MiB", MIB, 1000), ("1 KiB", 1024, 20_000))
+CASES = (("16 MiB", 16 * MIB, 200), ("1 MiB", MIB, 3000), ("1 KiB", 1024, 20_000))
 _WINDOW = 8
 _IDLE_S = 5.0
 _TIMEOUT_S = 300.0

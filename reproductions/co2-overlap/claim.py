@@ -93,9 +93,10 @@ REPRODUCTION = Reproduction(
     measure=measure,
     verdict=verdict,
     figure=figure,
+    launcher="local",
     remarks=(
         "Local SGD is CO2 that waits, over the same all-reduce. The two rules meet nowhere; CO2's "
-        "bends where local steps take as long as the all-reduce, between two and three. "
-        "`--launcher local` makes the same runs over gRPC."
+        "bends where local steps take as long as the all-reduce, between two and three. Made over "
+        "gRPC; `--launcher simulator` makes the same runs without what processes add."
     ),
 )
