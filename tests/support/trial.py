@@ -228,6 +228,9 @@ class Trial:
             return [node for node, was in living if node.ledger.completed <= was < ROUNDS]
 
         while not self.over and standing() and left_s > 0:
+            if self.dead:
+                # killed between two sends meanwhile: with both neighbours dead nobody can go on
+                self._mend()
             self.advance(0.02)
             left_s -= 0.02
         assert self.over or not standing(), "nothing is broken, and some stand still: " + "; ".join(
@@ -236,8 +239,11 @@ class Trial:
 
     def finish(self) -> None:
         """Everything is mended, and the run comes to its end."""
-        self._mend()
-        self.advance(ENDS_S)
+        left_s = ENDS_S
+        while not self.over and left_s > 0:
+            self._mend()
+            self.advance(0.5)
+            left_s -= 0.5
         assert self.over, "nothing is broken, and the run does not end: " + "; ".join(
             f"node {node.id}: {node.waiting.describe()}" for node in self.nodes
         )
