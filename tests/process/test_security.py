@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -197,16 +198,20 @@ def test_only_the_runs_token_opens_and_only_once_a_seat(file: Path, tmp_path: Pa
 def test_secrets_are_in_no_arguments_and_gone_after_an_abort(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     setting = [*TLS, "--set", "stop={time: 600s}"]
-    with started("run", str(file), "--out", str(out), *setting) as run:
+    # with arguments of its own, which a forked command has not
+    run = subprocess.Popen(command("run", str(file), "--out", str(out), "--quiet", *setting))
+    try:
         wait_for_event(out, "started")
         below = descendants(run.pid)
         token = invitation(out)["TIDINGS_TOKEN"]
         assert len(below) == 5
         for pid in below | {run.pid}:
             assert token.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
-        run.send_signal(2)
-        code, _, _ = finish(run)
-    assert code == 130
+        run.send_signal(signal.SIGINT)
+        assert run.wait(DEADLINE_S) == 130
+    finally:
+        run.kill()
+        run.wait()
     wait_until_gone(below)
     assert not (out / "join.env").exists()
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 #: what a run imports on its way
 _IMPORTED = [
@@ -38,12 +39,15 @@ class Command:
     ) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_IMPORTED)
-        # gone with this object
-        self._out = tempfile.NamedTemporaryFile("r", encoding="utf-8")  # noqa: SIM115
-        self._err = tempfile.NamedTemporaryFile("r", encoding="utf-8")  # noqa: SIM115
+        self._folder = Path(tempfile.mkdtemp(prefix="tidings-command-"))
+        # gone with this object, however its test ends
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        streams = [self._folder / name for name in ("out", "err")]
+        for stream in streams:
+            stream.touch()
         environment = dict(os.environ if variables is None else variables)
-        streams = (self._out.name, self._err.name)
-        given = (list(arguments), str(cwd or Path.cwd()), environment, streams)
+        paths = tuple(map(str, streams))
+        given = (list(arguments), str(cwd or Path.cwd()), environment, paths)
         self._process = context.Process(target=become, args=given)
         self._process.start()
         assert self._process.pid is not None
@@ -73,13 +77,8 @@ class Command:
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Wait; what it has written."""
         self.wait(timeout)
-        return _read(self._out), _read(self._err)
-
-
-def _read(stream: Any) -> str:
-    stream.seek(0)
-    text: str = stream.read()
-    return text
+        out, err = ((self._folder / name).read_text("utf-8") for name in ("out", "err"))
+        return out, err
 
 
 def become(
