@@ -183,11 +183,11 @@ class PacedTransport(NetworkTransport):
     async def send(self, target: int, frame: Frame, copy: bool = False) -> None:
         """As Transport.send."""
         async with self._order[target]:
-            while (straight := self._send_now(target, frame)) is None:
-                began_ns = self._clock.now_ns
-                await self._room[target].wait()
-                self.links[target].blocked_ns += self._clock.now_ns - began_ns
-            while not straight and (wait_s := self._offer(target, frame)) is not None:
+            while not (straight := self._send_now(target, frame)):
+                # None: the line is full, but free of shapes
+                wait_s = 0.0 if straight is None else self._offer(target, frame)
+                if wait_s is None:
+                    break
                 began_ns = self._clock.now_ns
                 if wait_s > 0:
                     await asyncio.sleep(wait_s)
