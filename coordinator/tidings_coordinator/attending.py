@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -12,11 +11,11 @@ from pathlib import Path
 
 from tidings.errors import UserError
 from tidings.faults.coord_crash import CoordCrash
+from tidings.runtime.forkserver import die_with_parent
 from tidings_coordinator.experiment.model import Experiment
 from tidings_coordinator.planning import RunPlan
 from tidings_coordinator.records.directory import read_lines
 
-_PR_SET_PDEATHSIG = 1
 #: whether this process is the child
 _ATTENDED = False
 
@@ -69,8 +68,8 @@ def _child(work: Callable[[], int]) -> int:
         code = 1
         try:
             _ATTENDED = True
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-            code = work() if os.getppid() == parent else 130
+            die_with_parent(parent, signal.SIGTERM)
+            code = work()
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
