@@ -147,6 +147,7 @@ def _plan(experiment: Experiment, run: str) -> RunPlan:
         _node_plan(experiment, run, schedule, roles[node], node).model_copy(
             update={
                 "faults": _armed(firings, node),
+                "report_rounds": _counted_rounds(firings),
                 "graphs": {
                     event: Rewired(phases=_phases(other, node), phase_rounds=other.every)
                     for event, (other, _) in rewired.items()
@@ -308,6 +309,13 @@ def _armed(firings: Sequence[Firing], node: int) -> tuple[ArmedFault, ...]:
         for firing in firings
         if (firing.armed or firing.awaited) and node in firing.nodes
     )
+
+
+def _counted_rounds(firings: Sequence[Firing]) -> tuple[int, ...]:
+    """Rounds of all nodes at which the coordinator has something to begin, or to end."""
+    begins = [(f.trigger.round, f.span) for f in firings if f.trigger.of != "own"]
+    ends = [(first or 0) + (span.rounds or 0) for first, span in begins if span is not None]
+    return tuple(sorted({*ends, *(first for first, _ in begins if first is not None)}))
 
 
 def _attack(experiment: Experiment, node: int) -> AttackPlan | None:

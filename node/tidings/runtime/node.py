@@ -61,6 +61,8 @@ class RuntimeNode(Engaged):
         self.rewired: dict[str, Rewired] = {}
         self._graph: Rewired | None = None
         self.agent = FaultAgent(plan.node, world, lambda e, t: NodeSite(self, world, e, t))
+        #: set when it comes to a round that the coordinator waits for
+        self.awaited = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
         self._answers: asyncio.Task[None] | None = None
         self._reporter = Reporter(plan, parts.problem, world)
@@ -232,6 +234,8 @@ class RuntimeNode(Engaged):
             yield number
 
     def _enter(self, round_: int) -> None:
+        if any(self.round < awaited <= round_ for awaited in self.plan.report_rounds):
+            self.awaited.set()
         self.round, self.step = round_, 0
         self.agent.entered(round_)
         # of several the last one counts; never within a round, whose messages are on their way

@@ -177,6 +177,8 @@ class NodePlan(_Plan):
     timeline: int = 0
     #: wall seconds between two reports to the coordinator
     heartbeat_s: float = 0.5
+    #: rounds that it reports at once when it comes to them: something waits for them there
+    report_rounds: tuple[int, ...] = ()
     #: wall seconds for which it goes on without a coordinator
     grace_s: float = 0.0
     #: between neighbours; None: they are silent unless they have something to say

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 import traceback
@@ -215,7 +216,9 @@ class NodeProcess:
         beat = asyncio.create_task(self._heartbeat(plan, node, control))
         stop = asyncio.create_task(self._until_stop(node, world, control))
         try:
-            await asyncio.wait([main, stop], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([main, stop, beat], return_when=asyncio.FIRST_COMPLETED)
+            if beat.done():
+                beat.result()
             if main.done():
                 main.result()
                 control.send(pb.NodeMessage(done=pb.Done(rounds=node.ledger.completed)))
@@ -241,6 +244,7 @@ class NodeProcess:
             node.obey(message)
 
     async def _heartbeat(self, plan: NodePlan, node: RuntimeNode, control: ControlClient) -> None:
+        """Report now and then, and at once in a round that the coordinator waits for."""
         while True:
             waits = node.waiting.describe()
             _tell_activity(node, control)
@@ -257,7 +261,9 @@ class NodeProcess:
                     )
                 )
             )
-            await asyncio.sleep(plan.heartbeat_s)
+            node.awaited.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(node.awaited.wait(), plan.heartbeat_s)
 
     async def _leave(
         self, plan: NodePlan, node: RuntimeNode, metrics: NodeMetrics, control: ControlClient
