@@ -2,7 +2,7 @@
 
 Importing takes some seconds of a core, and tests start some hundred commands. A fork server imports
 once; each command is a process of its own all the same, with its own streams, folder, environment
-and signals, and forks nodes as any other.
+and signals, and so is its node server (support.spare).
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from support.spare import Spare
+
 #: what a run imports on its way
 _IMPORTED = [
     "pytest",
     "tidings_coordinator.cli",
     "tidings_coordinator.running",
+    "tidings.runtime.forkserver",
+    "tidings.runtime.process",
     "tidings_coordinator.report.page",
     "matplotlib.backends.backend_svg",
     "matplotlib.figure",
@@ -92,6 +96,7 @@ def become(
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
+    Spare().install()
     sys.argv = ["tidings", *arguments]
     from tidings_coordinator.cli import main
 
