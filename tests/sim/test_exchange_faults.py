@@ -48,9 +48,9 @@ def test_a_starter_that_dies_before_its_commit_is_sent_leaves_one_in_doubt() -> 
     assert (1, 0, 100.0, 50.0) not in protocol.commits
 
 
-def test_an_answerer_that_dies_is_a_refusal_at_the_deadline() -> None:
+def test_an_answerer_that_dies_is_a_refusal_once_it_is_suspected() -> None:
     protocol, result = play(one_starts, crash_before_send={1: 0})
-    assert protocol.notes == [(0, 30.0, Outcome.REFUSED)]
+    assert protocol.notes == [(0, 1.0, Outcome.REFUSED)]
     assert counters(result, "exchange_in_doubt") == [0]
     assert protocol.commits == []
 

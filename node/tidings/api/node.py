@@ -356,7 +356,8 @@ class Node(ABC):
         """Swap values with ``peer`` atomically: DELIVERED (both committed) or REFUSED (neither).
 
         A node is in one exchange at a time: this waits until the own one is free, a peer that is
-        engaged refuses at once. ``ask()``, called when the node is free, makes what the peer is
+        engaged refuses at once, and one that comes to be suspected dead is waited for no more: that
+        is REFUSED too. ``ask()``, called when the node is free, makes what the peer is
         shown before it offers.
         """
 

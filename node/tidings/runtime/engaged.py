@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from tidings.api.message import Message
 from tidings.api.node import Ask, Commit, Offer, Outcome, Tasks
+from tidings.faults.base import Mail
 from tidings.runtime.byzantine import Attacker
 from tidings.runtime.exchange import Exchanger, carried_by, retry_interval_s
 from tidings.runtime.exchange_again import ExchangerAgain
@@ -108,6 +109,15 @@ class Engaged(Survival):
         if self._attacker is not None and message is not None:
             message = self._attacker.rewrite_alone(message, peer)
         await self._transmit(peer, message, header)
+
+    def take_leave(self) -> None:
+        """Just before it goes: a peer that has made it an offer is not left in doubt."""
+        if (farewell := self._exchanger.farewell()) is not None:
+            peer, header = farewell
+            frame = self.codec.encode(None, self.round, header)
+            # not by the gate, which closes now
+            sending = self.strikes.send(Mail(peer, None, self.round, frame))
+            self._farewell = asyncio.create_task(sending)
 
     # -- time and tasks ------------------------------------------------------------------
 

@@ -12,6 +12,11 @@ ABORT (presumed abort). So both commit or neither does, whatever messages are lo
 that dies between its commit and the answerer's leaves the answerer in doubt, which is counted and
 taken for an abort. Asks, offers and decisions may be repeated, at growing intervals: each is
 answered the same way again.
+
+A starter whose peer is suspected dead gives up at once: it has not committed, so a peer that was
+suspected wrongly hears ABORT, now or when it asks. An answerer cannot give up like that, for the
+starter may have committed: it stays engaged, and asks several times more before it takes that for
+an abort (in doubt), so that a starter that is back by then is heard.
 """
 
 from __future__ import annotations
@@ -52,6 +57,8 @@ class _Open:
     starter: int
     #: starter: what it asks with; answerer: what it offers
     value: Message | None
+    #: starter: until when it waits
+    limit: asyncio.Timeout | None = None
     outcome: asyncio.Future[Outcome] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -172,22 +179,26 @@ class Exchanger:
     ) -> Outcome:
         """Exchange with ``peer``; REFUSED where it did not happen within the deadline, if any.
 
+        Nor is it waited for once the peer is suspected dead; one that was before is asked once and
+        has the time of one answer, so that two that suspect each other find each other again.
         ``call`` is the number by which the notes know this call of the protocol's.
         """
         if not self.participates:
             raise RuntimeError("exchange() needs on_exchange(offer, commit) first")
         mine: _Open | None = None
         try:
-            async with asyncio.timeout(within_s):
+            async with asyncio.timeout(within_s) as limit:
                 await self._wait_free()
                 self.note("ask", call=call, peer=peer, id=self._next_id)
                 shown = None if ask is None else ask()
-                mine = self._open = _Open(peer, self._next_id, self._node, shown)
+                mine = self._open = _Open(peer, self._next_id, self._node, shown, limit)
                 self._next_id += 1
                 while not mine.outcome.done():
                     await self._transmit(peer, mine.header(pb.Exchange.ASK), shown)
                     await asyncio.wait([mine.outcome], timeout=self._interval_s(mine))
                     mine.repeats += 1
+                    if peer in self._suspected:
+                        raise TimeoutError
         except TimeoutError:
             if mine is not None and self._give_up(mine):
                 await self._transmit(peer, mine.header(pb.Exchange.ABORT), None)
@@ -195,6 +206,21 @@ class Exchanger:
             # cancelled: the peer asks again and is told that nothing was committed
             outcome = self._conclude(mine)
         return outcome
+
+    def farewell(self) -> tuple[int, pb.Exchange] | None:
+        """Give up what this node asked for and has not decided: whom to tell so, and how."""
+        mine = self._open
+        if mine is None or mine.starter != self._node or not self._give_up(mine):
+            return None
+        return mine.peer, mine.header(pb.Exchange.ABORT)
+
+    def suspected(self, peer: int) -> None:
+        """A peer is suspected dead: what was asked of it, and is not decided, is over now."""
+        mine = self._open
+        if mine is None or mine.limit is None or mine.peer != peer or mine.outcome.done():
+            return
+        if not mine.limit.expired():
+            mine.limit.reschedule(asyncio.get_running_loop().time())
 
     def _give_up(self, mine: _Open) -> bool:
         """Decide against an exchange that is still undecided."""

@@ -67,6 +67,9 @@ class ExchangerAgain(Exchanger):
         """Nothing was in between then, and nothing is now."""
         yield
 
+    def farewell(self) -> None:
+        """What became of each exchange is in the script."""
+
     async def settle(self, within_s: float) -> None:
         """All is decided when the script is at its end."""
 

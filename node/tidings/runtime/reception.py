@@ -295,6 +295,7 @@ class Reception(Node):
         (self._suspected.add if dead else self._suspected.discard)(peer)
         if dead:
             self.waiting.suspected(self._suspected)
+            self._exchanger.suspected(peer)
 
     async def _spy(self, kind: type[Message], sources: set[int]) -> Inbox[Message]:
         """A rushing attacker's look at what others send in this round, without taking it.

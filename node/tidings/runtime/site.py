@@ -116,6 +116,7 @@ class NodeSite:
 
     def leave(self) -> Heal:
         """As Site.leave."""
+        self.node.take_leave()
         return self._close(deaf=True)
 
     def stand_still(self) -> Heal:
