@@ -297,6 +297,7 @@ def _phases(schedule: Schedule, node: int) -> tuple[Phase, ...]:
             out_neighbors=phase.graph.out_neighbors(node),
             weights={j: float(phase.weights[node, j]) for j in phase.graph.in_neighbors(node)},
             self_weight=float(phase.weights[node, node]),
+            shares={j: float(phase.weights[j, node]) for j in phase.graph.out_neighbors(node)},
         )
         for phase in schedule.phases
     )

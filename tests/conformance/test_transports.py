@@ -45,6 +45,7 @@ PROBLEMS: dict[str, dict[str, Any]] = {
 #: every synchronous protocol, each with what it needs
 SYNCHRONOUS: dict[str, tuple[str, dict[str, Any]]] = {
     "d_psgd": ("ring", {"kind": "d_psgd", "lr": 0.05}),
+    "sgp": ("one_peer_exponential", {"kind": "sgp", "lr": 0.05}),
     "gradient_tracking": ("ring", {"kind": "gradient_tracking", "lr": 0.02}),
     "choco top_k": ("ring", {"kind": "choco_sgd", "lr": 0.05, "compressor": "top_k"}),
     "choco rand_k": (

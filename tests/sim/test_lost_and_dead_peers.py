@@ -30,6 +30,7 @@ STEPPED = ComputePlan(time_s=0.01)
 #: whose next rounds come to the same point from wherever they are
 HEALING: dict[str, dict[str, Any]] = {
     "d_psgd": {"lr": 0.03},
+    "sgp": {"lr": 0.03},
     "dfedavgm": {"lr": 0.01, "local_steps": 3},
     "dfedsam": {"lr": 0.02, "local_steps": 3, "gossips": 3},
     "network_lasso": {"penalty": 0.3},

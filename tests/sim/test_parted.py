@@ -24,6 +24,7 @@ CHOCO = {"kind": "choco_sgd", "lr": 0.05, "compressor": {"kind": "top_k", "ratio
 PROTOCOLS: list[dict[str, Any]] = [
     {"kind": "d_psgd", "lr": 0.05},
     {"kind": "gradient_tracking", "lr": 0.02},
+    {"kind": "sgp", "lr": 0.02},
     CHOCO,
 ]
 START_S, HEAL_S, END_S = 0.3, 1.2, 2.0

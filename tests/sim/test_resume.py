@@ -41,6 +41,7 @@ PROTOCOLS = [
     "{kind: d_psgd, lr: 0.05}",
     "{kind: choco_sgd, lr: 0.05, compressor: {kind: rand_k, ratio: 30%}}",
     "{kind: gradient_tracking, lr: 0.02}",
+    "{kind: sgp, lr: 0.02}",
 ]
 
 

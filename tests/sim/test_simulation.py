@@ -27,6 +27,7 @@ NOISY = QUADRATIC | {"noise": 0.5}
 SYNCHRONOUS: list[tuple[str, dict[str, Any]]] = [
     ("ring", {"kind": "d_psgd", "lr": 0.05}),
     ("ring", {"kind": "gradient_tracking", "lr": 0.02}),
+    ("one_peer_exponential", {"kind": "sgp", "lr": 0.05}),
     ("ring", {"kind": "choco_sgd", "lr": 0.05, "compressor": {"kind": "rand_k", "ratio": 0.3}}),
     ("ring", {"kind": "robust_d_psgd", "lr": 0.05}),
     ("star", {"kind": "fed_avg", "lr": 0.05, "participation": 0.5}),

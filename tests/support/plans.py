@@ -89,6 +89,7 @@ def phases_of(schedule: Schedule, node: int) -> tuple[Phase, ...]:
             out_neighbors=phase.graph.out_neighbors(node),
             weights={j: phase.weights[node, j] for j in phase.graph.in_neighbors(node)},
             self_weight=phase.weights[node, node],
+            shares={j: phase.weights[j, node] for j in phase.graph.out_neighbors(node)},
         )
         for phase in schedule.phases
     )

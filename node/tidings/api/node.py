@@ -145,6 +145,10 @@ class Node(ABC):
     def weight(self, source: int) -> float:
         """Mixing weight W[self, source] of this round; ``weight(self.id)`` is the own share."""
 
+    @abstractmethod
+    def share(self, target: int) -> float:
+        """Mixing weight W[target, self] of this round, for protocols that hand out shares."""
+
     @property
     @abstractmethod
     def all_neighbors(self) -> tuple[int, ...]:

@@ -118,6 +118,10 @@ class Rounds(Protocol):
         """The model in the state: the state itself, or its ``x``."""
         return state if isinstance(state, torch.Tensor) else state.x
 
+    def metrics(self, state: Any) -> dict[str, float]:
+        """Further numbers for the series after a round."""
+        return {}
+
     async def run(self, node: Node) -> None:
         """The round loop."""
         kept = node.restore()
@@ -131,7 +135,7 @@ class Rounds(Protocol):
             await node.send_all(outgoing)
             state = self.receive(state, await node.gather(self.messages[0]), node)
             node.model = self.model(state)
-            await node.report()
+            await node.report(**self.metrics(state))
             await node.keep(state=state)
 
 

@@ -191,6 +191,10 @@ class RuntimeNode(Engaged):
         phase = self._phase
         return phase.self_weight if source == self.id else phase.weights[source]
 
+    def share(self, target: int) -> float:
+        phase = self._phase
+        return phase.self_weight if target == self.id else phase.shares[target]
+
     # -- learning ------------------------------------------------------------------------
 
     def initial(self) -> torch.Tensor:

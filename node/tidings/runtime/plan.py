@@ -28,6 +28,8 @@ class Phase(_Plan):
     #: in-neighbours with the weight given to each; what is missing to 1 is the node's own
     weights: dict[int, float]
     self_weight: float
+    #: out-neighbours with the weight that each of them gives to this node
+    shares: dict[int, float] = {}
 
 
 class Rewired(_Plan):
