@@ -191,7 +191,7 @@ def test_a_pod_that_was_evicted_comes_back(
     workload: str, event: str, victims: list[int], tls: str, api: KubeApi, tmp_path: Path
 ) -> None:
     settings = [f"launcher.workload={workload}", f"security.tls={tls}", "seed=58"]
-    settings += ["stop={time: 40s}", "checkpoint={every: 5}", "launcher.claim=shared"]
+    settings += ["stop={time: 10s}", "checkpoint={every: 5}", "launcher.claim=shared"]
     command = with_faults(api, tmp_path, event, *[f for s in settings for f in ("--set", s)])
     done = tidings(*command, deadline_s=DEADLINE_S)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -218,7 +218,7 @@ def test_a_crash_that_may_not_be_brought_about_fails_the_run(api: KubeApi, tmp_p
                    deadline_s=DEADLINE_S)  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
     assert "cannot kill node 2: Kubernetes does not let us" in done.stdout + done.stderr
-    assert "node 2 was to die, and did not in 60 s" in result(tmp_path / "run")["reason"]
+    assert "node 2 was to die, and did not in 20 s" in result(tmp_path / "run")["reason"]
     everything_is_gone(api)
 
 

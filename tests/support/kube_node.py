@@ -13,18 +13,17 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from support import warm
 from support.kube_jobs import DISRUPTED, INDEX, action, owned_by, pod_of, pods_of
 from support.kube_store import Object, Refused, Store, selected
 
-_PROGRAMS = {"tidings": "tidings_coordinator.cli", "tidings-node": "tidings.runtime.main"}
+_PROGRAMS = {"tidings": warm.CLI, "tidings-node": warm.NODE}
 _DEADLINE_S = 60.0
 
 
@@ -32,7 +31,7 @@ class Container:
     """A process and its log."""
 
     def __init__(self) -> None:
-        self.process: subprocess.Popen[str] | None = None
+        self.process: warm.Container | None = None
         self.lines: list[str] = []
         self.ended = False
 
@@ -211,7 +210,7 @@ class NodeAgent:
             return
         self._tell(pod, "Pending", {"waiting": {"reason": "ContainerCreating"}})
         try:
-            command, environment = self._prepared(pod, spec)
+            module, arguments, environment = self._prepared(pod, spec)
         except TimeoutError as error:
             waiting = {"reason": "CreateContainerConfigError", "message": str(error)}
             self._tell(pod, "Pending", {"waiting": waiting})
@@ -220,15 +219,8 @@ class NodeAgent:
             self._gone(name)
             return
         with self._store.changed:
-            container.process = process = subprocess.Popen(
-                command,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
+            container.process = process = warm.Container(module, arguments, environment)
         self._tell(pod, "Running", {"running": {}})
-        assert process.stdout is not None
         with process.stdout:
             for line in process.stdout:
                 with self._store.changed:
@@ -281,8 +273,9 @@ class NodeAgent:
 
     # -- containers ----------------------------------------------------------------------------
 
-    def _prepared(self, pod: Object, spec: Object) -> tuple[list[str], dict[str, str]]:
-        """Command line and environment of a container; TimeoutError for what does not exist."""
+    def _prepared(self, pod: Object, spec: Object) -> tuple[str, list[str], dict[str, str]]:
+        """Program, arguments and environment of a container; TimeoutError for what does not
+        exist."""
         places = self._volumes(pod, spec)
         variables: dict[str, str] = {}
         for source in spec.get("envFrom", ()):
@@ -291,12 +284,11 @@ class NodeAgent:
                 variables[key] = base64.b64decode(value).decode()
         variables |= environment(pod, spec, variables)
         variables = {key: self._resolved(value) for key, value in variables.items()}
-        command = [_in_place(part, places) for part in spec["command"]]
-        program = [sys.executable, "-m", _PROGRAMS[command[0]]]
+        program, *arguments = [_in_place(part, places) for part in spec["command"]]
         variables = {key: _in_place(value, places) for key, value in variables.items()}
         inherited = ("PATH", "PYTHONPATH", "GRPC_VERBOSITY")
         base = {key: os.environ[key] for key in inherited if key in os.environ}
-        return program + command[1:], base | variables
+        return _PROGRAMS[program], arguments, base | variables
 
     def _volumes(self, pod: Object, spec: Object) -> dict[str, Path]:
         """Directory of each mount path."""

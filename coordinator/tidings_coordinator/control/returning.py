@@ -13,8 +13,8 @@ from tidings_coordinator.control.server import ControlServer, Session
 from tidings_coordinator.launchers.base import NodeGroup
 from tidings_coordinator.planning import RunPlan
 
-#: wall seconds for each step of a return
-_STEP_S = 60.0
+#: wall seconds for each step of a return, and for the death before it, which is a matter of moments
+_STEP_S, _DEATH_S = 60.0, 20.0
 
 
 class Returning:
@@ -62,7 +62,7 @@ class Returning:
     async def until_dead(self, node: int) -> None:
         """Until a node that was killed has died; RunError where it lives on."""
         session = self._server.sessions[node]
-        await self._until(node, "die", lambda: session.gone)
+        await self._until(node, "die", lambda: session.gone, _DEATH_S)
 
     async def restart(self, node: int, lose_state: bool = False) -> None:
         """Start a node that has died again, and see it through until it runs.

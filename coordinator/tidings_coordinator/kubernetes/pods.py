@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tidings.runtime.main import ONE_THREAD
 from tidings_coordinator.kubernetes.release import (
     COORDINATOR_PORT,
     EXPERIMENT_DIRECTORY,
@@ -110,7 +111,7 @@ def mpi_worker(release: Release) -> Object:
 def _container(
     release: Release, name: str, command: list[str], environment: dict[str, Any]
 ) -> Object:
-    variables = {"HOME": _TMP, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"} | environment
+    variables = {"HOME": _TMP} | ONE_THREAD | {"PYTHONUNBUFFERED": "1"} | environment
     if release.workload == "mpi":
         del variables["HOME"]
     return {
