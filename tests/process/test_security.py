@@ -8,13 +8,11 @@ import shutil
 import signal
 import stat
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
@@ -26,6 +24,7 @@ from support.runs import (
     finish,
     lines,
     listening_ports,
+    node,
     node_processes,
     result,
     started,
@@ -34,7 +33,7 @@ from support.runs import (
     wait_until_gone,
 )
 from support.strangers import EVERYBODY, SlowLoris
-from support.warm import Command
+from support.warm import Command, Process
 
 from tidings.runtime.enrolment import ENROL, TOKEN, make_request
 from tidings.transports.credentials import COORDINATOR
@@ -70,19 +69,6 @@ def completed(run: Command, out: Path) -> None:
     """Wait for the run's end; whether its links kept time is a question for other tests."""
     _, text, err = finish(run)
     assert result(out)["run"] == "completed", text + err
-
-
-def node(stack: ExitStack, number: int, environment: Mapping[str, str], log: Path) -> Any:
-    """``tidings-node`` as another launcher starts it; it does not outlive the stack."""
-    with log.open("wb") as out:
-        process = stack.enter_context(
-            subprocess.Popen(
-                [sys.executable, "-m", "tidings.runtime.main", "--node", str(number)],
-                stdout=out, stderr=out, env=os.environ | dict(environment),
-            )
-        )  # fmt: skip
-    stack.callback(process.kill)
-    return process
 
 
 def invitation(out: Path) -> dict[str, str]:
@@ -167,9 +153,13 @@ def test_only_the_runs_token_opens_and_only_once_a_seat(file: Path, tmp_path: Pa
             == grpc.StatusCode.UNAVAILABLE
         )
         logs = (tmp_path / f"{number}.log" for number in range(10))
-        half = node(stack, 0, {k: v for k, v in right.items() if k != TOKEN}, next(logs))
+
+        def joined(number: int, environment: Mapping[str, str]) -> Process:
+            return node(stack, "--node", str(number), log=next(logs), join=environment)
+
+        half = joined(0, {k: v for k, v in right.items() if k != TOKEN})
         # node 1 is there twice: the later one is refused
-        zero, one, twin = (node(stack, i, right, next(logs)) for i in (0, 1, 1))
+        zero, one, twin = (joined(i, right) for i in (0, 1, 1))
         wait_for_event(out, "connected")
         # all seats are taken: the right token is worth nothing any more
         for number in range(2):

@@ -14,7 +14,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from support.warm import Command
+from support.warm import NODE, Command, Process
+from tidings.runtime.main import ONE_THREAD
 
 #: a run that is not over by then has failed; longer on a machine that is busy with other things
 DEADLINE_S = float(os.environ.get("TIDINGS_TEST_DEADLINE_S", "120"))
@@ -79,13 +80,12 @@ def started(*arguments: str) -> Iterator[Command]:
 
 def node(
     stack: ExitStack, *arguments: str, log: Path, join: Mapping[str, str] | None = None
-) -> subprocess.Popen[bytes]:
+) -> Process:
     """A node process that does not outlive the stack; ``join`` is in its environment."""
-    command = [sys.executable, "-m", "tidings.runtime.main", *arguments]
-    with log.open("wb") as file:
-        process = stack.enter_context(
-            subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | dict(join or {}))
-        )
+    log.touch()
+    variables = os.environ | ONE_THREAD | dict(join or {})
+    process = Process(NODE, arguments, None, variables, [str(log), str(log)])
+    stack.callback(process.wait, DEADLINE_S)
     stack.callback(process.kill)
     return process
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pkgutil
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import import_module
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -26,6 +28,19 @@ from support.spare import Spare
 
 CLI, NODE = "tidings_coordinator.cli", "tidings.runtime.main"
 
+#: families of plug-ins
+_PLUGINS = [
+    "tidings.aggregators",
+    "tidings.attacks",
+    "tidings.compressors",
+    "tidings.faults",
+    "tidings.participations",
+    "tidings.partitions",
+    "tidings.problems",
+    "tidings.protocols",
+    "tidings_coordinator.launchers",
+    "tidings_coordinator.topology",
+]
 #: what a run imports on its way
 _IMPORTED = [
     "pytest",
@@ -36,6 +51,8 @@ _IMPORTED = [
     "tidings_coordinator.report.page",
     "matplotlib.backends.backend_svg",
     "matplotlib.figure",
+    "jinja2.ext",
+    "jinja2.loaders",
 ]
 
 
@@ -60,7 +77,7 @@ class Process:
         spare: bool = False,
     ) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(_IMPORTED)
+        context.set_forkserver_preload(_IMPORTED + _plugins())
         environment = dict(os.environ if variables is None else variables)
         given = (module, list(arguments), str(cwd or Path.cwd()), environment, streams, spare)
         self._process = context.Process(target=become, args=given)
@@ -135,6 +152,15 @@ class Container(Process):
         with reader, writer:
             self.stdout: IO[str] = open(os.dup(reader.fileno()), encoding="utf-8")  # noqa: SIM115
             super().__init__(module, arguments, None, variables, [writer, writer])
+
+
+@cache
+def _plugins() -> list[str]:
+    return [
+        module.name
+        for family in _PLUGINS
+        for module in pkgutil.walk_packages(import_module(family).__path__, f"{family}.")
+    ]
 
 
 def become(
