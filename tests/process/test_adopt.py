@@ -39,7 +39,7 @@ def test_nodes_go_on_and_are_taken_over(tmp_path: Path, tls: str) -> None:
     port = free_ports(1)[0]
     launcher = f"launcher: {{kind: external, port: {port}, grace: 90s}}\n"
     file.write_text(
-        SMALL.replace("{rounds: 12}", "{rounds: 300}")
+        SMALL.replace("{rounds: 12}", "{rounds: 160}")
         + f"{launcher}compute: {{time: 100ms}}\nsecurity: {{tls: {tls}}}\n"
     )
     with ExitStack() as stack:
@@ -68,14 +68,14 @@ def test_nodes_go_on_and_are_taken_over(tmp_path: Path, tls: str) -> None:
         done = tidings("adopt", str(out), "--quiet", deadline_s=2 * DEADLINE_S)
         assert done.returncode == 0, done.stdout + done.stderr
         assert [each.wait(DEADLINE_S) for each in nodes] == [0] * 4
-    assert before < 300
+    assert before < 160
     assert not kept.exists()
     found = result(out)
-    assert (found["run"], found["rounds"]) == ("completed", 300)
+    assert (found["run"], found["rounds"]) == ("completed", 160)
     # nothing is missing and nothing stands twice
     for i in range(4):
         rows = [row["round"] for row in lines(out, "series") if row["node"] == i]
-        assert rows == [*range(0, 301, 4)]
+        assert rows == [*range(0, 161, 4)]
     whole = ["--launcher", "simulator", "--out", str(tmp_path / "whole"), "--quiet"]
     assert tidings("run", str(file), *whole).returncode == 0
     assert found["weights_sha256"] == result(tmp_path / "whole")["weights_sha256"]

@@ -301,8 +301,10 @@ class NodeAgent:
             if "configMap" in volumes[mount["name"]]:
                 name = volumes[mount["name"]]["configMap"]["name"]
                 for key, text in self._await("ConfigMap", name)["data"].items():
-                    # a pod's 0.0.0.0 is its own address only
-                    text = text.replace("0.0.0.0", pod["status"]["podIP"])
+                    # a pod's 0.0.0.0 is its own address only, and so is its loopback
+                    own = pod["status"]["podIP"]
+                    text = text.replace("0.0.0.0", own)
+                    text = text.replace("monitor:\n", f"monitor:\n  host: {own}\n")
                     (place / key).write_text(_in_place(text, places))
         return places
 
