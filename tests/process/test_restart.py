@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from support.runs import (
     SMALL,
@@ -66,6 +67,7 @@ class Killer(Conductor):
     """A coordinator that kills the victim in a round, and brings it back."""
 
     lose_state = False
+    victim = VICTIM
 
     async def _until_over(self) -> None:
         deed = asyncio.create_task(self._kill_and_bring_back())
@@ -79,15 +81,15 @@ class Killer(Conductor):
 
     async def _kill_and_bring_back(self) -> None:
         def beat() -> Any:
-            return self._server.sessions[VICTIM].heartbeat
+            return self._server.sessions[self.victim].heartbeat
 
         while beat() is None or beat().round < 12:
             await asyncio.sleep(0.005)
         with pytest.raises(RunError, match="is alive"):
-            self._server.renew(VICTIM)
-        self.returning.away.add(VICTIM)
-        await self._group.signal(VICTIM, signal.SIGKILL)
-        await self.returning.restart(VICTIM, self.lose_state)
+            self._server.renew(self.victim)
+        self.returning.away.add(self.victim)
+        await self._group.signal(self.victim, signal.SIGKILL)
+        await self.returning.restart(self.victim, self.lose_state)
 
 
 @pytest.mark.parametrize("lose_state", [False, True])
@@ -121,6 +123,73 @@ def test_a_killed_node_comes_back_and_replicas_agree_again(
     assert all(row["round"] == 60 for row in lines(out, "series") if row["final"])
     assert outcome.result["accuracy"] > 0.8
     # nobody has waited for it: 60 rounds and one time-out would take longer
+    assert outcome.result["time_s"] < 20
+
+
+FEEDBACK = """
+name: feedback
+nodes: 4
+topology: {kind: star}
+network: {rate: 400kbit/s, delay: 5ms, probe: false}
+problem: {kind: quadratic, dim: 8}
+protocol: {kind: feedback.py:Watched, lr: 0.05, compressor: {kind: top_k, ratio: 25%}}
+compute: {time: 20ms}
+wait: {timeout: 20s}
+checkpoint: {every: 5}
+stop: {rounds: 60}
+evaluate: {every: 20}
+monitor: {serve: false}
+"""
+
+SUMS = """
+from dataclasses import dataclass
+from tidings.protocols.compressed.ef21 import EF21
+
+@dataclass(frozen=True)
+class Watched(EF21):
+    def compress(self, h, gradient, node):
+        node.log("shift", round=node.round, h=h.tolist())
+        return super().compress(h, gradient, node)
+
+    def step(self, h, sent, node):
+        node.log("total", round=node.round, h=h.tolist())
+        return super().step(h, sent, node)
+"""
+
+
+@pytest.mark.parametrize("victim", [0, VICTIM])
+def test_the_servers_sum_is_that_of_the_workers_after_a_return(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victim: int
+) -> None:
+    """Server or worker, with nothing of what it had."""
+    file, out = tmp_path / "feedback.yaml", tmp_path / "run"
+    file.write_text(FEEDBACK)
+    (tmp_path / "feedback.py").write_text(SUMS)
+    monkeypatch.setattr(running, "Conductor", Killer)
+    monkeypatch.setattr(Killer, "lose_state", True)
+    monkeypatch.setattr(Killer, "victim", victim)
+    outcome = running.run_experiment(load(file), FEEDBACK, out, Watcher(), tmp_path)
+    assert outcome.result["run"] == "completed", outcome.result["reason"]
+    (back,) = wait_for_event(out, "rejoined")
+    assert back["node"] == victim
+    fields = _fields(back)
+    assert fields["agrees_with"] == ([1, 2, 3] if victim == 0 else [0])
+    assert fields["restored"] is None
+    shifts: dict[int, dict[int, Any]] = {}
+    totals = {}
+    for event in lines(out, "events"):
+        if event["event"] == "shift":
+            found = _fields(event)
+            shifts.setdefault(found["round"], {})[event["node"]] = found["h"]
+        elif event["event"] == "total":
+            found = _fields(event)
+            totals[found["round"]] = found["h"]
+    for round_ in range(fields["round"], 60):
+        assert len(shifts[round_]) == 4
+        mean = np.mean(list(shifts[round_].values()), axis=0)
+        np.testing.assert_allclose(totals[round_], mean, atol=1e-12)
+    assert np.abs(shifts[fields["round"]][1]).max() > 0.1
+    # nobody has waited for it
     assert outcome.result["time_s"] < 20
 
 

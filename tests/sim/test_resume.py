@@ -44,6 +44,20 @@ PROTOCOLS = [
     "{kind: sgp, lr: 0.02}",
 ]
 
+STAR, COMPLETE = "topology={kind: star}", "topology={kind: complete}"
+TOP_K = "compressor: {kind: top_k, ratio: 30%}"
+
+SHARED = [
+    (f"{{kind: ec, lr: 0.05, {TOP_K}}}", STAR),
+    (f"{{kind: d_ec, lr: 0.05, {TOP_K}}}", STAR),
+    (f"{{kind: econtrol, lr: 0.05, eta: 0.3, {TOP_K}}}", STAR),
+    (f"{{kind: ef21, lr: 0.05, participation: 70%, {TOP_K}}}", STAR),
+    # of a problem that knows its smoothness
+    (f"{{kind: ef21_w, lr: 0.05, {TOP_K}}}", STAR),
+    ("{kind: one_bit_adam, lr: 0.01, warm_up: 7}", COMPLETE),
+    ("{kind: one_bit_adam, lr: 0.01, warm_up: 12}", COMPLETE),
+]
+
 
 def run(path: Path, *overrides: str) -> dict[str, Any]:
     experiment = loads(FILE, overrides=overrides)
@@ -61,11 +75,14 @@ def interrupted(path: Path, rounds: int, *overrides: str) -> None:
         series.write('{"node": 0, "rou')
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(
+    ("protocol", "topology"), [*((each, "topology={kind: ring}") for each in PROTOCOLS), *SHARED]
+)
 def test_the_weights_are_those_of_a_run_that_was_not_interrupted(
-    tmp_path: Path, protocol: str
+    tmp_path: Path, protocol: str, topology: str
 ) -> None:
-    overrides = [f"protocol={protocol}", DIGITS]
+    problem = "problem={kind: quadratic, dim: 8}" if "ef21_w" in protocol else DIGITS
+    overrides = [f"protocol={protocol}", topology, problem]
     whole = run(tmp_path / "whole", *overrides)
     path = tmp_path / "broken"
     interrupted(path, 13, *overrides)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from tidings.api import Compressed, Compressor, Message, Node, protocols
-from tidings.protocols.compressed.feedback import ErrorFeedback, Model, add_up, zeros
+from tidings.protocols.compressed.feedback import ErrorFeedback, Model, Standing, add_up, zeros
 
 
 class Pair(Message):
@@ -43,7 +43,7 @@ class DEC(ErrorFeedback):
     lr: float
     compressor: Compressor = field(default_factory=lambda: Compressor.parse("top_k"))
 
-    messages = (Model, Pair)
+    messages = (Model, Pair, Standing)
 
     def start(self, node: Node) -> tuple[torch.Tensor, torch.Tensor]:
         """Error e and shift h."""
@@ -66,3 +66,17 @@ class DEC(ErrorFeedback):
         estimate = h + add_up((pair.q.dense for pair in sent.values()), node) / node.n
         h = h + add_up((pair.r.dense for pair in sent.values()), node) / node.n
         return h, self.lr * estimate
+
+    def shift(self, memory: tuple[torch.Tensor, torch.Tensor], node: Node) -> torch.Tensor:
+        """h_i."""
+        return memory[1]
+
+    def shifted(
+        self, memory: tuple[torch.Tensor, torch.Tensor], h: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same error, another h_i."""
+        return memory[0], h
+
+    def moved(self, message: Pair) -> torch.Tensor:
+        """By r_i."""
+        return message.r.dense

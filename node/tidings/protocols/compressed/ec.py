@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 import torch
 
 from tidings.api import Compressor, Node, protocols
-from tidings.protocols.compressed.feedback import ErrorFeedback, Model, Update, add_up, zeros
+from tidings.protocols.compressed.feedback import (
+    ErrorFeedback,
+    Model,
+    Standing,
+    Update,
+    add_up,
+    zeros,
+)
 
 
 @protocols.register("ec")
@@ -33,7 +40,7 @@ class EC(ErrorFeedback):
     lr: float
     compressor: Compressor = field(default_factory=lambda: Compressor.parse("top_k"))
 
-    messages = (Model, Update)
+    messages = (Model, Update, Standing)
 
     def start(self, node: Node) -> torch.Tensor:
         """No error yet."""

@@ -13,8 +13,10 @@ from tidings.protocols.compressed.feedback import (
     ErrorFeedback,
     First,
     Model,
+    Standing,
     Update,
     add_up,
+    increment,
     zeros,
 )
 
@@ -49,7 +51,7 @@ class EControl(ErrorFeedback):
     #: whether h_i starts at the first gradient, sent uncompressed
     dense_start: bool = True
 
-    messages = (Model, Update, First)
+    messages = (Model, Update, First, Standing)
 
     def __post_init__(self) -> None:
         """ValueError for an eta outside of [0, 1]."""
@@ -90,7 +92,16 @@ class EControl(ErrorFeedback):
         h = h + add_up((increment(message) for message in sent.values()), node) / node.n
         return h, self.lr * h
 
+    def shift(self, memory: tuple[torch.Tensor, torch.Tensor], node: Node) -> torch.Tensor:
+        """h_i."""
+        return memory[1]
 
-def increment(message: Update | First) -> torch.Tensor:
-    """What a message adds to its sender's estimate."""
-    return message.g if isinstance(message, First) else message.q.dense
+    def shifted(
+        self, memory: tuple[torch.Tensor, torch.Tensor], h: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same error, another h_i."""
+        return memory[0], h
+
+    def moved(self, message: Update | First) -> torch.Tensor:
+        """By the first gradient, and then by q_i."""
+        return increment(message)

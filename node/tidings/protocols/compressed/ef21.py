@@ -11,13 +11,14 @@ import torch
 
 from tidings.api import Compressor, LocalProblem, Message, Node, Smoothness, protocols
 from tidings.protocols.compressed.contraction import require_contraction
-from tidings.protocols.compressed.econtrol import increment
 from tidings.protocols.compressed.feedback import (
     ErrorFeedback,
     First,
     Model,
+    Standing,
     Update,
     add_up,
+    increment,
     zeros,
 )
 from tidings.units import Ratio
@@ -66,7 +67,7 @@ class EF21(ErrorFeedback):
     #: whether h_i starts at the first gradient, sent uncompressed
     dense_start: bool = True
 
-    messages = (Model, Update, First)
+    messages = (Model, Update, First, Standing)
 
     def __post_init__(self) -> None:
         """ValueError for a step or a participation that is not positive."""
@@ -92,10 +93,6 @@ class EF21(ErrorFeedback):
     def mean(self, known: Smoothness) -> float:
         """The mean of the L_i that the theory's step is made with."""
         return known.quadratic_mean if self.smoothness == "quadratic" else known.arithmetic_mean
-
-    def weights(self, node: Node) -> tuple[float, ...]:
-        """What each worker counts for; they sum to 1."""
-        return (1 / node.n,) * node.n
 
     def taking_part(self, node: Node) -> tuple[int, ...]:
         """Each with probability p, independently; all of them in a first, dense round."""
@@ -130,6 +127,18 @@ class EF21(ErrorFeedback):
         moved = (weights[worker] * increment(m).double() for worker, m in sent.items())
         h = h + add_up(moved, node)
         return h, self.step_size(node.problem) * h
+
+    def shift(self, h: torch.Tensor, node: Node) -> torch.Tensor:
+        """All that a worker keeps."""
+        return h
+
+    def shifted(self, memory: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        """The other one."""
+        return h
+
+    def moved(self, message: Update | First) -> torch.Tensor:
+        """By the first gradient, and then by q_i."""
+        return increment(message)
 
 
 def smoothness_of(protocol: EF21, problem: LocalProblem) -> Smoothness:

@@ -18,6 +18,7 @@ from tidings.api import (
     Packed,
     Part,
     Protocol,
+    Vector,
     protocols,
 )
 from tidings.compressors.bitpacking import FLOAT32_MAX, pack_scale, pack_uints
@@ -44,14 +45,27 @@ class AverageSigns(Message):
     q: Annotated[Compressed, By("signs"), Part()]
 
 
+class Common(Message):
+    """What all nodes have alike, after so many ``rounds``: for one that comes back."""
+
+    x: Vector
+    m: Vector
+    v: Vector
+    rounds: int
+
+
 @dataclass
 class State:
-    """Moments and errors; (d,) float32 but for the server error, which is a part long."""
+    """Model, moments, errors; (d,) float32 but for the server error, which is a part long."""
 
+    #: these are the same on every node
+    x: torch.Tensor
     m: torch.Tensor
     v: torch.Tensor
     error: torch.Tensor
     server_error: torch.Tensor
+    #: how many rounds are in it
+    rounds: int = 0
 
 
 @protocols.register("one_bit_adam")
@@ -77,8 +91,10 @@ class OneBitAdam(Protocol):
     out and does not move. ``warm_up: null`` is Adam throughout.
 
     A share that is lost is left out of its average. An average that is lost sets its receiver apart
-    from the others for good, as models are never sent. The part of a node that has died is averaged
-    by nobody: its momentum fades, and it stays as it is (in the warm-up everyone takes its own).
+    from the others for good, as models are not sent. The part of a node that has died is averaged
+    by nobody: its momentum fades, and it stays as it is. A node that comes back takes x, m and v of
+    the others, bit by bit. Its errors are those of its checkpoint, or 0: once, what they held since
+    is lost, and what they held then counts again.
 
     On the wire, L = ceil(d / n) coordinates a part: 4 L bytes a message in the warm-up, then
     ceil(L / 8) of signs and 4 of scale. Cost per round: 2 n (n - 1) such messages, about 2 d bits
@@ -95,7 +111,8 @@ class OneBitAdam(Protocol):
     #: how signs travel; the scale is that of the whole vector, so packing is done here
     signs: Compressor = field(init=False, default_factory=lambda: Compressor.parse("sign"))
 
-    messages = (Share, Average, Signs, AverageSigns)
+    messages = (Share, Average, Signs, AverageSigns, Common)
+    resyncs = Common
     synchronous = True
     static_graph = True
     _dense: ClassVar = (Share, Average)
@@ -120,23 +137,43 @@ class OneBitAdam(Protocol):
 
     async def run(self, node: Node) -> None:
         """The rounds; all nodes do the same."""
-        x = node.initial()
-        size = Part.length(len(x), node.n)
-        own = slice(node.id * size, (node.id + 1) * size)
-        m, v, error = (torch.zeros_like(x) for _ in range(3))
-        state = State(m, v, error, torch.zeros_like(x)[own])
+        kept = node.restore()
+        state: State = self._start(node) if kept is None else kept["state"]
+        node.model = state.x
+        state = await node.rejoin(state, self)
         for round_ in node.rounds():
-            gradient = await node.gradient(x)
+            state = await node.welcome(state, self)
+            gradient = await node.gradient(state.x)
             if self.warm_up is None or round_ < self.warm_up:
-                gradient = await average(gradient, node)
+                # as below: of a part that nobody averages there is no gradient, for all alike
+                gradient = await average(gradient, node, otherwise=torch.zeros_like(gradient))
                 state.m = self.beta1 * state.m + (1 - self.beta1) * gradient
                 state.v = self.beta2 * state.v + (1 - self.beta2) * gradient**2
             else:
                 momentum = self.beta1 * state.m + (1 - self.beta1) * gradient
                 state.m = await self._average_signs(momentum, state, node)
             step = state.m / (state.v.sqrt() + self.epsilon)
-            node.model = x = x - self.lr * step
+            node.model = state.x = state.x - self.lr * step
+            state.rounds += 1
             await node.report()
+            await node.keep(state=state)
+
+    def _start(self, node: Node) -> State:
+        x = node.initial()
+        size = Part.length(len(x), node.n)
+        m, v, error = (torch.zeros_like(x) for _ in range(3))
+        return State(x, m, v, error, torch.zeros_like(x)[node.id * size : (node.id + 1) * size])
+
+    def resync_with(self, state: State, peer: int, node: Node) -> Common:
+        """What a node must have to go on with the others."""
+        return Common(state.x, state.m, state.v, state.rounds)
+
+    def resync(self, state: State, peer: int, message: Common, node: Node) -> State:
+        """Who has been through fewer rounds takes what the other has, and keeps its errors."""
+        if (message.rounds, -peer) <= (state.rounds, -node.id):
+            return state
+        errors = state.error, state.server_error
+        return State(message.x, message.m, message.v, *errors, message.rounds)
 
     # -- the all-reduce ----------------------------------------------------------------------
 
