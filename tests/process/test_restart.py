@@ -34,18 +34,22 @@ pytestmark = pytest.mark.process
 
 VICTIM = 2
 
-CHOCO = """
-name: choco
+#: without its protocol, problem and topology
+RUN = """
+name: back
 nodes: 4
 network: {rate: 400kbit/s, delay: 5ms, probe: false}
-problem: {kind: digits, hidden: 16}
-protocol: {kind: own.py:Watched, lr: 0.1, compressor: {kind: top_k, ratio: 10%}}
 compute: {time: 20ms}
 wait: {timeout: 20s}
 checkpoint: {every: 5}
 stop: {rounds: 60}
 evaluate: {every: 20}
 monitor: {serve: false}
+"""
+
+CHOCO = f"""{RUN}
+problem: {{kind: digits, hidden: 16}}
+protocol: {{kind: own.py:Watched, lr: 0.1, compressor: {{kind: top_k, ratio: 10%}}}}
 """
 
 OWN = """
@@ -126,19 +130,10 @@ def test_a_killed_node_comes_back_and_replicas_agree_again(
     assert outcome.result["time_s"] < 20
 
 
-FEEDBACK = """
-name: feedback
-nodes: 4
-topology: {kind: star}
-network: {rate: 400kbit/s, delay: 5ms, probe: false}
-problem: {kind: quadratic, dim: 8}
-protocol: {kind: feedback.py:Watched, lr: 0.05, compressor: {kind: top_k, ratio: 25%}}
-compute: {time: 20ms}
-wait: {timeout: 20s}
-checkpoint: {every: 5}
-stop: {rounds: 60}
-evaluate: {every: 20}
-monitor: {serve: false}
+FEEDBACK = f"""{RUN}
+topology: {{kind: star}}
+problem: {{kind: quadratic, dim: 8}}
+protocol: {{kind: feedback.py:Watched, lr: 0.05, compressor: {{kind: top_k, ratio: 25%}}}}
 """
 
 SUMS = """

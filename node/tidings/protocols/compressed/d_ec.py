@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from tidings.api import Compressed, Compressor, Message, Node, protocols
-from tidings.protocols.compressed.feedback import ErrorFeedback, Model, Standing, add_up, zeros
+from tidings.protocols.compressed.feedback import ErrorAndShift, Model, Standing, WithShift, add_up
 
 
 class Pair(Message):
@@ -22,7 +22,7 @@ class Pair(Message):
 
 @protocols.register("d_ec")
 @dataclass(frozen=True)
-class DEC(ErrorFeedback):
+class DEC(WithShift):
     """D-EC (Gao, Islamov & Stich, ICLR 2024; EC-SGD-DIANA of Gorbunov et al., NeurIPS 2020).
 
     Error feedback on the difference to a shift h_i that learns g_i, by a second message. h_i and
@@ -45,13 +45,9 @@ class DEC(ErrorFeedback):
 
     messages = (Model, Pair, Standing)
 
-    def start(self, node: Node) -> tuple[torch.Tensor, torch.Tensor]:
-        """Error e and shift h."""
-        return zeros(node), zeros(node)
-
     def compress(
-        self, memory: tuple[torch.Tensor, torch.Tensor], gradient: torch.Tensor, node: Node
-    ) -> tuple[tuple[torch.Tensor, torch.Tensor], Pair]:
+        self, memory: ErrorAndShift, gradient: torch.Tensor, node: Node
+    ) -> tuple[ErrorAndShift, Pair]:
         """Two compressed vectors."""
         e, h = memory
         difference = gradient - h
@@ -66,16 +62,6 @@ class DEC(ErrorFeedback):
         estimate = h + add_up((pair.q.dense for pair in sent.values()), node) / node.n
         h = h + add_up((pair.r.dense for pair in sent.values()), node) / node.n
         return h, self.lr * estimate
-
-    def shift(self, memory: tuple[torch.Tensor, torch.Tensor], node: Node) -> torch.Tensor:
-        """h_i."""
-        return memory[1]
-
-    def shifted(
-        self, memory: tuple[torch.Tensor, torch.Tensor], h: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same error, another h_i."""
-        return memory[0], h
 
     def moved(self, message: Pair) -> torch.Tensor:
         """By r_i."""

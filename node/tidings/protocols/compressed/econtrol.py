@@ -10,20 +10,20 @@ import torch
 from tidings.api import Compressor, LocalProblem, Message, Node, protocols
 from tidings.protocols.compressed.contraction import require_contraction
 from tidings.protocols.compressed.feedback import (
-    ErrorFeedback,
+    ErrorAndShift,
     First,
     Model,
     Standing,
     Update,
+    WithShift,
     add_up,
     increment,
-    zeros,
 )
 
 
 @protocols.register("econtrol")
 @dataclass(frozen=True)
-class EControl(ErrorFeedback):
+class EControl(WithShift):
     """EControl (Gao, Islamov & Stich, ICLR 2024, "EControl: Fast Distributed Optimization with
     Compression and Error Control").
 
@@ -63,17 +63,13 @@ class EControl(ErrorFeedback):
         """The compressor must be contractive."""
         require_contraction(self, self.compressor, problem)
 
-    def start(self, node: Node) -> tuple[torch.Tensor, torch.Tensor]:
-        """Error e and estimate h."""
-        return zeros(node), zeros(node)
-
     def sends(self, node: Node) -> type[Message]:
         """The gradient itself in the first round."""
         return First if self.dense_start and node.round == 0 else Update
 
     def compress(
-        self, memory: tuple[torch.Tensor, torch.Tensor], gradient: torch.Tensor, node: Node
-    ) -> tuple[tuple[torch.Tensor, torch.Tensor], Message]:
+        self, memory: ErrorAndShift, gradient: torch.Tensor, node: Node
+    ) -> tuple[ErrorAndShift, Message]:
         """The gradient difference and some of the error, compressed."""
         e, h = memory
         if self.sends(node) is First:
@@ -91,16 +87,6 @@ class EControl(ErrorFeedback):
         """Against the mean estimate as it is after this round's messages."""
         h = h + add_up((increment(message) for message in sent.values()), node) / node.n
         return h, self.lr * h
-
-    def shift(self, memory: tuple[torch.Tensor, torch.Tensor], node: Node) -> torch.Tensor:
-        """h_i."""
-        return memory[1]
-
-    def shifted(
-        self, memory: tuple[torch.Tensor, torch.Tensor], h: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same error, another h_i."""
-        return memory[0], h
 
     def moved(self, message: Update | First) -> torch.Tensor:
         """By the first gradient, and then by q_i."""

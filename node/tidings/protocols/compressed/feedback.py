@@ -11,6 +11,8 @@ import torch
 
 from tidings.api import Compressed, GraphFacts, Message, Node, Protocol, Vector
 
+ErrorAndShift = tuple[torch.Tensor, torch.Tensor]
+
 
 class Model(Message):
     """The server's model after a round."""
@@ -221,6 +223,22 @@ class ErrorFeedback(Protocol):
     def sends(self, node: Node) -> type[Message]:
         """The type of the workers' messages in this round."""
         return self.messages[1]
+
+
+class WithShift(ErrorFeedback):
+    """Workers that keep an error e_i and a shift h_i, in this order: (d,) float64 both."""
+
+    def start(self, node: Node) -> ErrorAndShift:
+        """Both zero."""
+        return zeros(node), zeros(node)
+
+    def shift(self, memory: ErrorAndShift, node: Node) -> torch.Tensor:
+        """h_i."""
+        return memory[1]
+
+    def shifted(self, memory: ErrorAndShift, h: torch.Tensor) -> ErrorAndShift:
+        """The same error, another h_i."""
+        return memory[0], h
 
 
 def drawn_others(drawn: tuple[int, ...]) -> tuple[int, ...]:
