@@ -243,11 +243,12 @@ def test_a_worker_that_was_cut_off_agrees_again(kind: str, agrees: bool) -> None
 
 
 @pytest.mark.parametrize("lose_state", [False, True])
-@pytest.mark.parametrize("sends", [82, 240, 242])
+@pytest.mark.parametrize("sends", [82, 86, 240, 242, 245])
 def test_one_bit_adam_takes_what_all_others_have(sends: int, lose_state: bool) -> None:
-    """In the warm-up and after it, within a broadcast of shares and between two rounds.
+    """In the warm-up and after it, within broadcasts and between two rounds.
 
-    It makes eight sends a round, the first four of them shares.
+    It makes eight sends a round, the first four of them shares. One that dies in a broadcast of its
+    average sets the others apart, until it is back.
     """
     protocol = {"kind": "one_bit_adam", "lr": 0.02, "warm_up": 20}
     fields = {"link": IDEAL, "wait_s": 0.2, "checkpoint": EVERY}

@@ -66,6 +66,8 @@ class State:
     server_error: torch.Tensor
     #: how many rounds are in it
     rounds: int = 0
+    #: whether somebody is back in this round
+    back: bool = False
 
 
 @protocols.register("one_bit_adam")
@@ -93,8 +95,9 @@ class OneBitAdam(Protocol):
     A share that is lost is left out of its average. An average that is lost sets its receiver apart
     from the others for good, as models are not sent. The part of a node that has died is averaged
     by nobody: its momentum fades, and it stays as it is. A node that comes back takes x, m and v of
-    the others, bit by bit. Its errors are those of its checkpoint, or 0: once, what they held since
-    is lost, and what they held then counts again.
+    another one, and in that round all average theirs in full (6 n (n - 1) more messages): so all
+    are alike again, bit by bit. Its errors are those of its checkpoint, or 0: once, what they held
+    since is lost, and what they held then counts again.
 
     On the wire, L = ceil(d / n) coordinates a part: 4 L bytes a message in the warm-up, then
     ceil(L / 8) of signs and 4 of scale. Cost per round: 2 n (n - 1) such messages, about 2 d bits
@@ -153,7 +156,10 @@ class OneBitAdam(Protocol):
                 momentum = self.beta1 * state.m + (1 - self.beta1) * gradient
                 state.m = await self._average_signs(momentum, state, node)
             step = state.m / (state.v.sqrt() + self.epsilon)
-            node.model = state.x = state.x - self.lr * step
+            state.x = state.x - self.lr * step
+            if state.back:
+                await self._bring_together(state, node)
+            node.model = state.x
             state.rounds += 1
             await node.report()
             await node.keep(state=state)
@@ -170,10 +176,18 @@ class OneBitAdam(Protocol):
 
     def resync(self, state: State, peer: int, message: Common, node: Node) -> State:
         """Who has been through fewer rounds takes what the other has, and keeps its errors."""
-        if (message.rounds, -peer) <= (state.rounds, -node.id):
-            return state
-        errors = state.error, state.server_error
-        return State(message.x, message.m, message.v, *errors, message.rounds)
+        state.back = True
+        if (message.rounds, -peer) > (state.rounds, -node.id):
+            state.x, state.m, state.v = message.x, message.m, message.v
+            state.rounds = message.rounds
+        return state
+
+    async def _bring_together(self, state: State, node: Node) -> None:
+        """Average what is to be alike: who died has told some its last average and not others."""
+        for name in ("x", "m", "v"):
+            node.step += 1
+            setattr(state, name, await average(getattr(state, name), node))
+        state.back = False
 
     # -- the all-reduce ----------------------------------------------------------------------
 
