@@ -1,5 +1,6 @@
 # make demo   set everything up and run examples/quickstart.yaml
-# make test   set everything up and run every test that this machine can run; says what it skipped
+# make test   set everything up and run what this machine can run in 15 minutes; says what it skipped
+# make test-all   every test that this machine can run, but for those that start daemons
 # make test-daemons   the tests that start dockerd, podman and Slurm, which take minutes each
 # make mpi    environments with MPICH and with Open MPI, for the tests that need one
 # make lint   format, types, import direction, generated code
@@ -15,14 +16,20 @@ PARALLEL := unit or oracle or sim
 DAEMONS ?= tests/deploy
 SERIAL := (conformance or process or deploy) and not daemons
 
-.PHONY: demo test mpi lint protos reference clean
+# what takes long is left to test-all, and is not skipped where skips are forbidden
+QUICK := $(if $(TIDINGS_FORBID_SKIPS),,--quick)
+
+.PHONY: demo test test-all mpi lint protos reference clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/tidings run examples/quickstart.yaml
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -q -m "$(PARALLEL)" -n auto
-	$(BIN)/python -m pytest -q -m "$(SERIAL)"
+	$(BIN)/python -m pytest -q $(QUICK) -m "$(PARALLEL)" -n auto
+	$(BIN)/python -m pytest -q $(QUICK) -m "$(SERIAL)"
+
+test-all:
+	$(MAKE) test QUICK=
 
 test-daemons: $(VENV)/test.stamp
 	$(BIN)/python -m pytest -q -m daemons $(DAEMONS)

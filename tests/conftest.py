@@ -1,4 +1,7 @@
-"""Shared set-up: tests/support is importable, torch keeps to one thread, skips can be forbidden."""
+"""Shared set-up: tests/support is importable, torch keeps to one thread, skips can be asked for.
+
+Or forbidden: by TIDINGS_FORBID_SKIPS.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,24 @@ torch.set_num_threads(1)
 # the processes that tests start
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+
+#: what is skipped where there is little time, a test (with its parameters) a line
+SLOW = Path(__file__).with_name("slow.txt")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--quick``."""
+    parser.addoption("--quick", action="store_true", help=f"skip the tests in {SLOW.name}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what takes long, where that is asked for."""
+    if config.getoption("--quick"):
+        slow = set(SLOW.read_text("utf-8").splitlines())
+        for item in items:
+            if item.nodeid in slow:
+                item.add_marker(pytest.mark.skip(reason="takes long: make test-all"))
 
 
 @pytest.hookimpl(trylast=True)
