@@ -26,6 +26,8 @@ pytestmark = pytest.mark.process
 
 ENDLESS = ["--set", "stop.rounds=1000000", "--set", "problem={kind: quadratic, dim: 50}"]
 ENDLESS += ["--set", "target=null", "--set", "compute.time=20ms", "--set", "wait.timeout=2s"]
+# every rank imports torch, and all but one of them have only to die
+ENDLESS += ["--set", "nodes=3"]
 UNMEASURED = ["--set", "network.probe=false"]
 FORMS = ("tidings run", "mpiexec")
 WAYS = ("mpich", "openmpi", "openmpi with ulfm")
@@ -39,13 +41,14 @@ def file(tmp_path: Path) -> Path:
 
 
 def command(form: str, way: str, file: Path, out: Path, *settings: str) -> list[str]:
-    """A run of four nodes: by our launcher, or as the user would call mpiexec."""
+    """A run: by our launcher, or as the user would call mpiexec."""
     flavor, ulfm = way.split()[0], "ulfm" in way
     python = str(bin_of(flavor) / "python")
     end = [str(file), "--out", str(out), "--quiet", *UNMEASURED, *settings]
     if form == "mpiexec":
         options = ["--with-ft", "ulfm"] if ulfm else []
-        return [*mpiexec(flavor, 5, *options), python, "-m", "tidings.runtime.main", *end]
+        ranks = 4 if "nodes=3" in settings else 5
+        return [*mpiexec(flavor, ranks, *options), python, "-m", "tidings.runtime.main", *end]
     end += ["--launcher", "mpi"] + (["--set", "launcher.ulfm=true"] if ulfm else [])
     return [python, "-m", "tidings_coordinator.cli", "run", *end]
 
@@ -121,7 +124,7 @@ def test_a_rank_that_dies_is_named_and_nothing_is_left(
     assert "killed by SIGKILL" in found["reason"]
     if "ulfm" in way:
         # the survivors went on, and handed in what they had
-        assert sum(digest is not None for digest in found["weights_sha256"]) == 3
+        assert sum(digest is not None for digest in found["weights_sha256"]) == 2
 
 
 @pytest.mark.parametrize("flavor", FLAVORS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
 import signal
@@ -18,7 +19,6 @@ import sys
 from tidings.errors import TidingsError, UserError
 from tidings.runtime.guard import stand_guard
 from tidings.runtime.main import EXIT_FAILED, EXIT_OK, log_to, run_node
-from tidings.runtime.process import Seat
 from tidings.transports.mpi_thread import MpiThread, world
 from tidings.transports.ranks import rank_of_environment
 
@@ -33,6 +33,9 @@ def take_part(options: argparse.Namespace) -> int:
     """Be the coordinator (rank 0) or node rank - 1; the exit code."""
     rank = rank_of_environment()
     guard = stand_guard() if rank else None
+    if rank:
+        # while the coordinator does the same; rank 0 does without torch
+        importlib.import_module("tidings.runtime.process")
     # it loads its libraries while MPI begins
     coordinator = Coordinator(options) if rank == 0 else None
     try:
@@ -61,6 +64,8 @@ def take_part(options: argparse.Namespace) -> int:
         guard(words["logs"], node)
     log_to(words["logs"], node)
     os.environ.update(words["join"])
+    from tidings.runtime.process import Seat
+
     code = run_node(Seat(words["run"], node, words["coordinator"], options.host, first_rank=1))
     # rank 0 says how the run has ended; a node that was called off has not failed
     return EXIT_OK if job.left else code
