@@ -51,9 +51,10 @@ class Accounting(Check):
     Messages and bytes handed to a link, and copies made by faults, equal what the receiver counted,
     plus what the link lost as asked, what a named fault lost, what was undeliverable, what went to
     a node that died with its count, and what the receiver refused as no frame. Exact, to the
-    message and the byte, in the simulator, which knows what is on its way at the end, and where
-    nodes go in rounds and the run ended by itself. A real run that was stopped, or whose nodes do
-    not go in step, ends with messages on their way: where some are missing then, it is unknown.
+    message and the byte: the simulator knows what is on its way at the end, and in a real run nodes
+    hand in their counts when all that was sent has come. Where that has not come in time, as behind
+    a connection that broke, and the run was stopped or its nodes do not go in step, what is missing
+    makes it unknown.
     More received than sent is a failure always. Links whose sender was killed are not judged, for
     its count died with it. Evidence: links.jsonl, nodes.jsonl, faults.jsonl, and the event "over".
     """

@@ -11,6 +11,7 @@ from typing import Any
 from tidings.errors import BarrierTimeout, NodeDied, RecordError, RunError
 from tidings.v1 import control_pb2 as pb
 from tidings.v1 import records_pb2 as records
+from tidings_coordinator.control.closing import close_links
 from tidings_coordinator.control.conducted import Conducted, Progress
 from tidings_coordinator.control.entrance import Entrance
 from tidings_coordinator.control.measuring import check_open, judged, measure
@@ -311,6 +312,8 @@ class Conductor:
         for session in self._sessions:
             session.send(pb.CoordinatorMessage(stop=pb.Stop(reason=self._state.reason or "")))
         began = self._state.started
+        if began:
+            await close_links(self._server, _FINISH_S, self._again)
         deadline = time.monotonic() + (_FINISH_S if began else 0.0)
         while not all(s.final is not None or s.gone for s in self._sessions):
             self._server.changed.clear()

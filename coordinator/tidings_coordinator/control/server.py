@@ -43,6 +43,9 @@ class Session:
     probed: pb.ProbeResults | None = None
     heartbeat: pb.Heartbeat | None = None
     done: pb.Done | None = None
+    ended: pb.Ended | None = None
+    #: what has left it for each node
+    sent: pb.Sent | None = None
     final: records.Final | None = None
     failure: pb.Failure | None = None
     #: whether it is the seat of a process that was started again

@@ -65,6 +65,8 @@ class RuntimeNode(Engaged):
         self.awaited = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
         self._answers: asyncio.Task[None] | None = None
+        #: whether it sends nothing more
+        self._silenced = False
         self._reporter = Reporter(plan, parts.problem, world)
         insides = Insides(
             plan,
@@ -125,6 +127,13 @@ class RuntimeNode(Engaged):
         self._check_answers()
         if self._exchanger.participates or not finished:
             await self._evaluate(final=True)
+
+    def fall_silent(self) -> None:
+        """Answer nobody any more, and send nothing; what comes is still counted."""
+        self._silenced = True
+        self._rejoiner.stop()
+        if self._answers is not None:
+            self._answers.cancel()
 
     def _over(self) -> None:
         self._ended.set()
@@ -305,6 +314,8 @@ class RuntimeNode(Engaged):
     async def _post(self, mail: Mail) -> Outcome:
         await self.gate.passed()
         self._alive()
+        if self._silenced:
+            return Outcome.REFUSED
         if self.strikes.rejected(mail):
             self.ledger.refused["rejected"] += 1
             return Outcome.REFUSED

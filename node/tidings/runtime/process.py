@@ -33,6 +33,8 @@ from tidings.v1 import control_pb2 as pb
 _CONNECT_S = 30.0
 #: a node that comes back goes on without neighbours that are dead themselves
 _RECONNECT_S = 5.0
+#: for what has left its sender when the run is over
+_ARRIVE_S = 2.0
 #: a probe may take that much longer than the link should need
 _PROBE_S = 20.0
 
@@ -127,7 +129,7 @@ class NodeProcess:
             clock.restart(await self._measure(plan, node, transport, clock, control))
             transport.restart()
             await self._run_protocol(plan, node, world, metrics, control)
-            await transport.flush()
+            await self._close_links(plan, node, transport, control)
             await self._leave(plan, node, metrics, control)
         finally:
             world.close()
@@ -264,6 +266,33 @@ class NodeProcess:
             node.awaited.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(node.awaited.wait(), plan.heartbeat_s)
+
+    async def _close_links(
+        self,
+        plan: NodePlan,
+        node: RuntimeNode,
+        transport: NetworkTransport,
+        control: ControlClient,
+    ) -> None:
+        """Count all that was sent to this node before it hands in its closing record.
+
+        Nobody sends any more once all have ended, so what each has sent is certain then.
+        """
+        control.send(pb.NodeMessage(ended=pb.Ended()))
+        await self._expect(control, "close")
+        node.fall_silent()
+        await transport.flush()
+        # who was started again has not counted what its former self sent and received
+        whole = not plan.incarnation and not node.ledger.taken_over
+        links = transport.links if whole else {}
+        sent = {target: link.arriving_messages for target, link in links.items()}
+        control.send(pb.NodeMessage(sent=pb.Sent(messages=sent)))
+        due = (await self._expect(control, "due")).messages
+        deadline = time.monotonic() + _ARRIVE_S
+        while whole and time.monotonic() < deadline:
+            if all(node.ledger.came(source) >= messages for source, messages in due.items()):
+                break
+            await asyncio.sleep(0.005)
 
     async def _leave(
         self, plan: NodePlan, node: RuntimeNode, metrics: NodeMetrics, control: ControlClient

@@ -62,6 +62,13 @@ class LinkCounters:
     #: how much later than the model each chunk left, wall time
     lag: LagHistogram = field(default_factory=LagHistogram)
 
+    @property
+    def arriving_messages(self) -> int:
+        """Those that have arrived, or will, once all that was accepted has been written or lost."""
+        faulted = sum(messages for messages, _ in self.faulted.values())
+        lost = self.lost_messages + self.undeliverable_messages + faulted
+        return self.messages + self.duplicated_messages - lost
+
     def accept(self, frame: Frame) -> None:
         """Count a frame that was handed over."""
         self.counts.add(frame.counts)

@@ -87,6 +87,8 @@ class NodeMessage(_message.Message):
     ACTIVITY_FIELD_NUMBER: _builtins.int
     FAULT_FIELD_NUMBER: _builtins.int
     ARRIVED_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    SENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -113,6 +115,10 @@ class NodeMessage(_message.Message):
     def fault(self) -> _records_pb2.FaultChange: ...
     @_builtins.property
     def arrived(self) -> Global___Arrived: ...
+    @_builtins.property
+    def ended(self) -> Global___Ended: ...
+    @_builtins.property
+    def sent(self) -> Global___Sent: ...
     def __init__(
         self,
         *,
@@ -129,12 +135,14 @@ class NodeMessage(_message.Message):
         activity: _records_pb2.Activity | None = ...,
         fault: _records_pb2.FaultChange | None = ...,
         arrived: Global___Arrived | None = ...,
+        ended: Global___Ended | None = ...,
+        sent: Global___Sent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "arrived", b"arrived", "done", b"done", "evaluation", b"evaluation", "event", b"event", "failure", b"failure", "fault", b"fault", "final", b"final", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "listening", b"listening", "probed", b"probed", "ready", b"ready"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "arrived", b"arrived", "done", b"done", "ended", b"ended", "evaluation", b"evaluation", "event", b"event", "failure", b"failure", "fault", b"fault", "final", b"final", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "listening", b"listening", "probed", b"probed", "ready", b"ready", "sent", b"sent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "arrived", b"arrived", "done", b"done", "evaluation", b"evaluation", "event", b"event", "failure", b"failure", "fault", b"fault", "final", b"final", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "listening", b"listening", "probed", b"probed", "ready", b"ready"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activity", b"activity", "arrived", b"arrived", "done", b"done", "ended", b"ended", "evaluation", b"evaluation", "event", b"event", "failure", b"failure", "fault", b"fault", "final", b"final", "heartbeat", b"heartbeat", "hello", b"hello", "kind", b"kind", "listening", b"listening", "probed", b"probed", "ready", b"ready", "sent", b"sent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "listening", "ready", "probed", "heartbeat", "evaluation", "event", "done", "final", "failure", "activity", "fault", "arrived"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["hello", "listening", "ready", "probed", "heartbeat", "evaluation", "event", "done", "final", "failure", "activity", "fault", "arrived", "ended", "sent"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -152,6 +160,8 @@ class CoordinatorMessage(_message.Message):
     SHUTDOWN_FIELD_NUMBER: _builtins.int
     FAULT_FIELD_NUMBER: _builtins.int
     MEMBERSHIP_FIELD_NUMBER: _builtins.int
+    CLOSE_FIELD_NUMBER: _builtins.int
+    DUE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def assignment(self) -> Global___Assignment: ...
     @_builtins.property
@@ -168,6 +178,10 @@ class CoordinatorMessage(_message.Message):
     def fault(self) -> Global___FaultOrder: ...
     @_builtins.property
     def membership(self) -> Global___Membership: ...
+    @_builtins.property
+    def close(self) -> Global___Close: ...
+    @_builtins.property
+    def due(self) -> Global___Sent: ...
     def __init__(
         self,
         *,
@@ -179,12 +193,14 @@ class CoordinatorMessage(_message.Message):
         shutdown: Global___Shutdown | None = ...,
         fault: Global___FaultOrder | None = ...,
         membership: Global___Membership | None = ...,
+        close: Global___Close | None = ...,
+        due: Global___Sent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "fault", b"fault", "kind", b"kind", "membership", b"membership", "peers", b"peers", "probe", b"probe", "shutdown", b"shutdown", "start", b"start", "stop", b"stop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "close", b"close", "due", b"due", "fault", b"fault", "kind", b"kind", "membership", b"membership", "peers", b"peers", "probe", b"probe", "shutdown", b"shutdown", "start", b"start", "stop", b"stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "fault", b"fault", "kind", b"kind", "membership", b"membership", "peers", b"peers", "probe", b"probe", "shutdown", b"shutdown", "start", b"start", "stop", b"stop"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignment", b"assignment", "close", b"close", "due", b"due", "fault", b"fault", "kind", b"kind", "membership", b"membership", "peers", b"peers", "probe", b"probe", "shutdown", b"shutdown", "start", b"start", "stop", b"stop"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["assignment", "peers", "probe", "start", "stop", "shutdown", "fault", "membership"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["assignment", "peers", "probe", "start", "stop", "shutdown", "fault", "membership", "close", "due"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -534,9 +550,87 @@ class Stop(_message.Message):
 Global___Stop: _TypeAlias = Stop  # noqa: Y015
 
 @_typing.final
-class Done(_message.Message):
-    """The protocol's run() has returned; the node goes on answering until Stop."""
+class Ended(_message.Message):
+    """The protocol's run() has returned; the node goes on answering until Stop.
+    The node has wound up, and still answers others that have not.
+    """
 
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Ended: _TypeAlias = Ended  # noqa: Y015
+
+@_typing.final
+class Close(_message.Message):
+    """All nodes have ended: send nothing more, and say what has gone out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Close: _TypeAlias = Close  # noqa: Y015
+
+@_typing.final
+class Sent(_message.Message):
+    """Messages by node: from a node, what has left for each target and is to arrive, or has; to a node
+    ("due"), the same by source. Left out where either end has not counted from the start.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class MessagesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def messages(self) -> _containers.ScalarMap[_builtins.int, _builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        messages: _abc.Mapping[_builtins.int, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Sent: _TypeAlias = Sent  # noqa: Y015
+
+@_typing.final
+class Done(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ROUNDS_FIELD_NUMBER: _builtins.int
