@@ -28,11 +28,13 @@ faults:
   - {id: loss, fault: link.loss, on: random(20%), with: {p: 0.3}, from: 1s, to: 15s}
   - {id: ice, fault: node.pause, on: [1, 2], at: 9s, for: 1s}
   - {id: slow, fault: node.slow, on: 5, with: {factor: 3}, from: 2s, to: 12s}
+  - {id: deaf, fault: coord.isolate, at: 11s, for: 2s}
   - {id: end, fault: mark, at: 16s}
 expect:
   - {check: final_state, nodes: 3, is: dead}
   - {check: final_state, nodes: [0, 1, 2, "4..15"], is: finished}
   - {check: accuracy, at: end, ">=": 60%}
+  - accounting
 stop: {time: 20s}
 evaluate: {every: 20}
 """
@@ -47,6 +49,6 @@ def test_chaos_leaves_nothing_unaccounted_for_and_nothing_behind(tmp_path: Path)
     found = result(out)
     assert code == 0, stdout + stderr + str(found["faults_applied"]) + str(found["expect"])
     assert (found["run"], found["faults"]) == ("completed", "all")
-    assert [check["verdict"] for check in found["expect"]] == ["pass"] * 3
+    assert [check["verdict"] for check in found["expect"]] == ["pass"] * 4
     assert {event["event"] for event in lines(out, "events")} >= {"died", "restarting", "returned"}
     wait_until_gone(below)
