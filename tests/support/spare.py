@@ -27,6 +27,8 @@ class Spare:
 
     def __init__(self) -> None:
         self._line, theirs = socket.socketpair()
+        #: whose child it is: a coordinator that another process attends to is not that one
+        self._parent = os.getpid()
         self._pid = os.fork()
         if self._pid == 0:
             self._line.close()
@@ -39,7 +41,7 @@ class Spare:
         execute = asyncio.create_subprocess_exec
 
         async def create(*command: str, **options: Any) -> Any:
-            if command[1:3] != _SERVER or self._used:
+            if command[1:3] != _SERVER or self._used or os.getpid() != self._parent:
                 return await execute(*command, **options)
             self._used = True
             return await self._become(command[3:], **options)
