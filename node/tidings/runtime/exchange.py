@@ -14,9 +14,8 @@ taken for an abort. Asks, offers and decisions may be repeated, at growing inter
 answered the same way again.
 
 A starter whose peer is suspected dead gives up at once: it has not committed, so a peer that was
-suspected wrongly hears ABORT, now or when it asks. An answerer cannot give up like that, for the
-starter may have committed: it stays engaged, and asks several times more before it takes that for
-an abort (in doubt), so that a starter that is back by then is heard.
+suspected wrongly hears ABORT, now or when it asks. An answerer cannot, for the starter may have
+committed: it stays engaged, and asks several times more before it is in doubt.
 """
 
 from __future__ import annotations
@@ -70,6 +69,10 @@ class _Open:
         """Whether a frame belongs to this exchange."""
         return (self.peer, self.id, self.starter) == (peer, id_, starter)
 
+    def awaits(self, peer: int, id_: int, starter: int) -> bool:
+        """Whether it may decide this exchange."""
+        return self.is_with(peer, id_, starter) and not self.outcome.done()
+
     def header(self, phase: pb.Exchange.Phase.ValueType) -> pb.Exchange:
         """The handshake of one phase."""
         return pb.Exchange(phase=phase, id=self.id, starter=self.starter)
@@ -91,14 +94,11 @@ def retry_interval_s(plan: NodePlan, codec: Codec, protocol: Protocol) -> float:
     """Loop seconds that an answer may reasonably take: several times an undisturbed exchange."""
     frame_bytes = max(map(codec.expected_bytes, protocol.messages))
     card = min(plan.nic.egress_bit_per_s, plan.nic.ingress_bit_per_s)
-    slowest_s = max(
-        (
-            shape.delay_ns / 1e9 + 8 * frame_bytes / min(shape.rate_bit_per_s, card)
-            for shape in plan.links.values()
-        ),
-        default=0.0,
-    )
-    return (1.0 + 8 * slowest_s) * plan.time_scale
+    times_s = [
+        shape.delay_ns / 1e9 + 8 * frame_bytes / min(shape.rate_bit_per_s, card)
+        for shape in plan.links.values()
+    ]
+    return (1.0 + 8 * max(times_s, default=0.0)) * plan.time_scale
 
 
 class Exchanger:
@@ -179,9 +179,9 @@ class Exchanger:
     ) -> Outcome:
         """Exchange with ``peer``; REFUSED where it did not happen within the deadline, if any.
 
-        Nor is it waited for once the peer is suspected dead; one that was before is asked once and
-        has the time of one answer, so that two that suspect each other find each other again.
-        ``call`` is the number by which the notes know this call of the protocol's.
+        Nor is it waited for once the peer is suspected dead; one that was before is asked once, so
+        that two that suspect each other find each other again. ``call`` is the number by which the
+        notes know this call of the protocol's.
         """
         if not self.participates:
             raise RuntimeError("exchange() needs on_exchange(offer, commit) first")
@@ -217,9 +217,8 @@ class Exchanger:
     def suspected(self, peer: int) -> None:
         """A peer is suspected dead: what was asked of it, and is not decided, is over now."""
         mine = self._open
-        if mine is None or mine.limit is None or mine.peer != peer or mine.outcome.done():
-            return
-        if not mine.limit.expired():
+        waits = mine is not None and mine.peer == peer and not mine.outcome.done()
+        if mine is not None and waits and mine.limit is not None and not mine.limit.expired():
             mine.limit.reschedule(asyncio.get_running_loop().time())
 
     def _give_up(self, mine: _Open) -> bool:
@@ -358,8 +357,7 @@ class Exchanger:
             return
         if (
             mine is not None
-            and mine.is_with(source, header.id, self._node)
-            and not mine.outcome.done()
+            and mine.awaits(source, header.id, self._node)
             and self._offer is not None
             and self._commit is not None
         ):
@@ -382,11 +380,7 @@ class Exchanger:
 
     async def _on_refuse(self, source: int, header: pb.Exchange, message: Message | None) -> None:
         mine = self._open
-        if (
-            mine is not None
-            and mine.is_with(source, header.id, self._node)
-            and not mine.outcome.done()
-        ):
+        if mine is not None and mine.awaits(source, header.id, self._node):
             mine.outcome.set_result(Outcome.REFUSED)
 
     def _interval_s(self, mine: _Open) -> float:

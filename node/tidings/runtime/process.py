@@ -279,7 +279,7 @@ class NodeProcess:
         Nobody sends any more once all have ended, so what each has sent is certain then.
         """
         control.send(pb.NodeMessage(ended=pb.Ended()))
-        await self._expect(control, "close")
+        await self._await(control, "close")
         node.fall_silent()
         await transport.flush()
         # who was started again has not counted what its former self sent and received
@@ -287,7 +287,7 @@ class NodeProcess:
         links = transport.links if whole else {}
         sent = {target: link.arriving_messages for target, link in links.items()}
         control.send(pb.NodeMessage(sent=pb.Sent(messages=sent)))
-        due = (await self._expect(control, "due")).messages
+        due = (await self._await(control, "due")).messages
         deadline = time.monotonic() + _ARRIVE_S
         while whole and time.monotonic() < deadline:
             if all(node.ledger.came(source) >= messages for source, messages in due.items()):
@@ -305,13 +305,21 @@ class NodeProcess:
         node.timeline.end()
         _tell_activity(node, control)
         control.send(pb.NodeMessage(final=node.final()))
-        await self._expect(control, "shutdown")
+        await self._await(control, "shutdown")
         # by now all nodes have handed in theirs, so nothing of what is counted will change
         enough = metrics.scrapes.begun + 2
         deadline = time.monotonic() + plan.linger_s
         # scrapes come from another thread
         while metrics.scrapes.served < enough and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
+
+    async def _await(self, control: ControlClient, kind: str) -> Any:
+        """At the end of the run: whatever else was still on its way, or is said again, is late."""
+        while (message := await control.next()).WhichOneof("kind") not in (kind, "shutdown"):
+            pass
+        if message.WhichOneof("kind") != kind:
+            raise _unexpected("shutdown")
+        return getattr(message, kind)
 
     async def _expect(self, control: ControlClient, kind: str) -> Any:
         message = await control.next()

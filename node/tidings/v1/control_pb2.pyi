@@ -551,9 +551,7 @@ Global___Stop: _TypeAlias = Stop  # noqa: Y015
 
 @_typing.final
 class Ended(_message.Message):
-    """The protocol's run() has returned; the node goes on answering until Stop.
-    The node has wound up, and still answers others that have not.
-    """
+    """The node has wound up, and still answers others that have not."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -631,6 +629,8 @@ Global___Sent: _TypeAlias = Sent  # noqa: Y015
 
 @_typing.final
 class Done(_message.Message):
+    """The protocol's run() has returned; the node goes on answering until Stop."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ROUNDS_FIELD_NUMBER: _builtins.int
