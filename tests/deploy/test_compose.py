@@ -6,13 +6,26 @@ import asyncio
 import json
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
+from support.containers import (
+    MAKE_S,
+    answers,
+    attached,
+    container,
+    cpu_ticks,
+    files_of,
+    goes_on,
+    id_of,
+    networks_of,
+    round_s,
+    rounds_of,
+    until,
+    wait_until_running,
+)
 from support.dockerd import (
     IMAGE,
     ROOT,
@@ -26,7 +39,6 @@ from support.dockerd import (
 )
 from support.prometheus import Prometheus
 from support.runs import (
-    DEADLINE_S,
     EXAMPLES,
     SMALL,
     finish,
@@ -37,11 +49,9 @@ from support.runs import (
     send,
     started,
     tidings,
-    wait_for_event,
 )
 
-from tidings_coordinator.launchers.compose import Compose, ComposeNodes
-from tidings_coordinator.launchers.docker_parts import client, compose_command
+from tidings_coordinator.launchers.docker_parts import compose_command
 
 # the first test makes the image
 pytestmark = [pytest.mark.daemons, pytest.mark.deploy, pytest.mark.timeout(1500)]
@@ -50,8 +60,6 @@ COMPOSE = ["--launcher", "compose", "--quiet"]
 KERNEL = ["--set", "network.enforce=kernel", "--set", "network.delay=0ms"]
 #: for what is about other things than the links: they are as asked where the machine is not busy
 SLOW = ["--set", "network.tolerance.delay=200ms", "--set", "network.tolerance.rate=50%"]
-#: eight containers start and import torch
-_MAKE_S = max(400.0, 2 * DEADLINE_S)
 #: of nodes, while one of them is isolated
 _PATIENCE_S = 4
 ENDLESS = ["--set", "stop.rounds=100000", "--set", "evaluate.every=1"]
@@ -80,41 +88,13 @@ def file(image: str, tmp_path: Path) -> Path:
     return path
 
 
-def wait_until_running(directory: Path) -> str:
-    """Wait until a run has evaluated its models; its id."""
-    run_id = id_of(directory)
-    until(lambda: len(lines(directory, "series")) >= 8)
-    return run_id
-
-
-def id_of(directory: Path) -> str:
-    """The id of a run that has begun."""
-    run_id: str = wait_for_event(directory, "launching")[0]["run"]
-    return run_id
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition."""
-    deadline = time.monotonic() + _MAKE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def container(run_id: str, node: int) -> dict[str, Any]:
-    """What Docker knows of a node's container."""
-    label = [f"--filter=label=tidings.{key}" for key in (f"run={run_id}", f"node={node}")]
-    found: list[dict[str, Any]] = json.loads(docker("inspect", docker("ps", "-q", *label).strip()))
-    return found[0]
-
-
 def test_the_quickstart_reaches_its_accuracy_as_the_simulator_says(
     image: str, tmp_path: Path
 ) -> None:
     quickstart = str(EXAMPLES / "quickstart.yaml")
     for command in (["run", *COMPOSE, *SLOW], ["simulate", "--quiet"]):
         out = str(tmp_path / command[0])
-        done = tidings(*command, quickstart, "--out", out, deadline_s=_MAKE_S)
+        done = tidings(*command, quickstart, "--out", out, deadline_s=MAKE_S)
         assert done.returncode == 0, done.stdout + done.stderr
     real, simulated = (result(tmp_path / name) for name in ("run", "simulate"))
     assert real["accuracy"] >= 0.85
@@ -129,7 +109,7 @@ def test_the_quickstart_reaches_its_accuracy_as_the_simulator_says(
 @pytest.mark.usefixtures("version_2")
 def test_version_2_of_compose_runs_it_as_well(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    done = tidings("run", str(file), "--out", str(out), *COMPOSE, *SLOW, deadline_s=_MAKE_S)
+    done = tidings("run", str(file), "--out", str(out), *COMPOSE, *SLOW, deadline_s=MAKE_S)
     assert done.returncode == 0, done.stdout + done.stderr
     simulated = tmp_path / "simulated"
     tidings("simulate", str(file), "--out", str(simulated), "--quiet")
@@ -190,7 +170,7 @@ def test_the_kernel_imposes_the_rate_inside_the_containers(
 ) -> None:
     out = tmp_path / "run"
     setting = [*KERNEL, "--set", f"network.rate={rate}"]
-    done = tidings("run", str(file), "--out", str(out), *COMPOSE, *setting, deadline_s=_MAKE_S)
+    done = tidings("run", str(file), "--out", str(out), *COMPOSE, *setting, deadline_s=MAKE_S)
     assert done.returncode == 0, done.stdout + done.stderr
     (probe,) = json.loads((out / "fidelity.json").read_text())["probes"]
     assert abs(probe["rate_error"]) < 0.05
@@ -212,7 +192,7 @@ def test_faults_change_what_the_kernel_imposes_in_containers(image: str, tmp_pat
     )
     file.write_text(text + "faults:\n" + "".join(f"  - {event}\n" for event in events))
     setting = [*COMPOSE, *KERNEL, *SLOW, "--set", "network.rate=20Mbit/s"]
-    done = tidings("run", str(file), "--out", str(out), *setting, deadline_s=_MAKE_S)
+    done = tidings("run", str(file), "--out", str(out), *setting, deadline_s=MAKE_S)
     assert done.returncode == 0, done.stdout + done.stderr
     assert result(out)["faults"] == "all"
     by = {(line["event"], line["state"]): line for line in lines(out, "faults")}
@@ -257,24 +237,6 @@ def test_a_killed_node_fails_the_run_and_says_how_it_ended(file: Path, tmp_path:
     assert parts(id_of(out)) == []
 
 
-def attached(run_id: str) -> ComposeNodes:
-    """The nodes of a run that another process has started, to be acted on."""
-    group = ComposeNodes(Compose())
-    group._run, group._docker = run_id, client()
-    return group
-
-
-def rounds_of(directory: Path, node: int) -> int:
-    """How far a node has come."""
-    return max(row["round"] for row in lines(directory, "series") if row["node"] == node)
-
-
-def goes_on(directory: Path, node: int) -> None:
-    """Wait until a node has come further by some rounds."""
-    before = rounds_of(directory, node)
-    until(lambda: rounds_of(directory, node) > before + 3)
-
-
 def test_a_paused_node_stands_still_and_goes_on(file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with started("run", str(file), "--out", str(out), *COMPOSE, *ENDLESS) as run:
@@ -307,7 +269,7 @@ def test_faults_freeze_and_kill_containers(image: str, tmp_path: Path) -> None:
         + "  - {id: ice, fault: node.pause, on: 1, at: {round: 10}, for: 1s}\n"
         + "  - {id: dead, fault: node.crash, on: 2, at: {round: 30}}\n"
     )
-    done = tidings("run", str(file), "--out", str(out), *COMPOSE, *SLOW, deadline_s=_MAKE_S)
+    done = tidings("run", str(file), "--out", str(out), *COMPOSE, *SLOW, deadline_s=MAKE_S)
     assert done.returncode == 0, done.stdout + done.stderr
     found = result(out)
     assert (found["run"], found["faults"]) == ("completed", "all")
@@ -344,7 +306,7 @@ def test_a_killed_container_is_started_again(
         + "checkpoint: {every: 5}\n"
         + f"faults:\n  - {{id: churn, {event}}}\n"
     )
-    done = tidings("run", str(file), "--out", str(out), *COMPOSE, *SLOW, deadline_s=_MAKE_S)
+    done = tidings("run", str(file), "--out", str(out), *COMPOSE, *SLOW, deadline_s=MAKE_S)
     assert done.returncode == 0, done.stdout + done.stderr
     found = result(out)
     assert (found["run"], found["faults"]) == ("completed", "all")
@@ -357,12 +319,6 @@ def test_a_killed_container_is_started_again(
     assert restored(out) == set(victims)
     assert list((out / "checkpoints" / f"node-{victims[0]:04d}").glob("round-*"))
     assert parts(id_of(out)) == []
-
-
-def cpu_ticks(pid: int) -> int:
-    """What a process has computed, in the kernel's ticks."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
 
 
 def test_an_isolated_node_is_off_the_data_network_and_comes_back(
@@ -384,16 +340,6 @@ def test_an_isolated_node_is_off_the_data_network_and_comes_back(
         send(run.pid, signal.SIGINT)
         assert finish(run)[0] == 130
     assert parts(run_id) == []
-
-
-def round_s(directory: Path, node: int) -> float:
-    """How long the last three rounds of a node took each."""
-    times = [row["time_s"] for row in lines(directory, "series") if row["node"] == node]
-    return float(times[-1] - times[-4]) / 3
-
-
-def networks_of(run_id: str, node: int) -> list[str]:
-    return list(container(run_id, node)["NetworkSettings"]["Networks"])
 
 
 def test_what_a_killed_run_leaves_is_reaped(file: Path, tmp_path: Path) -> None:
@@ -441,12 +387,6 @@ def test_the_image_is_made_the_same_again(image: str) -> None:
     assert layers == layers_again, files_of(image) ^ files_of(again)
 
 
-def files_of(tag: str) -> set[str]:
-    """The files of an image: mode, owner, time, hash and path."""
-    script = "find / -xdev -printf '%M %U %T@ %p\\n'; find / -xdev -type f -exec sha256sum {} +"
-    return set(docker("run", "--rm", "--user=0", tag, "sh", "-c", script).splitlines())
-
-
 def test_the_whole_stack_of_deploy_compose(image: str, tmp_path: Path) -> None:
     """Coordinator, eight nodes and Prometheus, all in containers. No image of Grafana is to be had
     here."""
@@ -477,13 +417,5 @@ def test_the_whole_stack_of_deploy_compose(image: str, tmp_path: Path) -> None:
     assert docker("ps", "-aq", "--filter=name=tidings-static") == ""
     quickstart = str(EXAMPLES / "quickstart.yaml")
     simulated = tmp_path / "simulated"
-    tidings("simulate", quickstart, "--out", str(simulated), "--quiet", deadline_s=_MAKE_S)
+    tidings("simulate", quickstart, "--out", str(simulated), "--quiet", deadline_s=MAKE_S)
     assert found["weights_sha256"] == result(simulated)["weights_sha256"]
-
-
-def answers(prometheus: Prometheus, query: str) -> float | None:
-    """A number that it gives, where it is up and has one."""
-    try:
-        return next(iter(prometheus.query(query).values()), None)
-    except OSError:
-        return None
