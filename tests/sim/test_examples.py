@@ -53,6 +53,7 @@ SHORT: dict[str, tuple[list[str], float]] = {
     "one-peer-exponential": (["stop.rounds=60"], 0.75),
     "quickstart": (["stop.rounds=40"], 0.75),
     "ring-128": (["stop.rounds=5"], 0.1),
+    "sgp": ([], 64.6),
     "text": (["stop.rounds=30"], 0.1),
 }
 

@@ -91,7 +91,7 @@ class RuntimeNode(Engaged):
         self.timeline.begin()
         self._main = asyncio.create_task(self._live())
         self._answers = asyncio.create_task(self._exchanger.serve())
-        self._answers.add_done_callback(lambda _: self._main and self._main.cancel())
+        self._answers.add_done_callback(self._answered)
         self.agent.arm(self.plan.faults, returning=self.plan.incarnation > 0)
         self._pulse.begin()
         return self._main
@@ -140,6 +140,13 @@ class RuntimeNode(Engaged):
         self.agent.heal_all("the end of the run")
         self.strikes.end()
         self._pulse.end()
+
+    def _answered(self, answers: asyncio.Task[None]) -> None:
+        """The answering has ended; of a node that is dead nobody asks how."""
+        if not answers.cancelled():
+            answers.exception()
+        if self._main is not None:
+            self._main.cancel()
 
     def _check_answers(self) -> None:
         """Raise what ended the answering: an offer or a commit of the protocol's that failed."""
