@@ -20,10 +20,10 @@ async def close_links(server: ControlServer, within_s: float, again: Callable[[]
     has left it, which is what the others wait for. Who is gone is not waited for.
     """
     sessions = list(server.sessions.values())
-    await _all(server, within_s, again, lambda session: session.ended is not None)
+    await until_all(server, within_s, again, lambda session: session.ended is not None)
     for session in sessions:
         session.send(pb.CoordinatorMessage(close=pb.Close()))
-    await _all(server, _FLUSH_S, again, lambda session: session.sent is not None)
+    await until_all(server, _FLUSH_S, again, lambda session: session.sent is not None)
     for session in sessions:
         due = {
             source.node: source.sent.messages[session.node]
@@ -33,12 +33,16 @@ async def close_links(server: ControlServer, within_s: float, again: Callable[[]
         session.send(pb.CoordinatorMessage(due=pb.Sent(messages=due)))
 
 
-async def _all(
+async def until_all(
     server: ControlServer,
     within_s: float,
     again: Callable[[], bool],
     there: Callable[[Session], bool],
 ) -> None:
+    """Until something holds of every node that is not gone, time is up, or there is no patience.
+
+    ``again`` says whether the user has asked for the end once more.
+    """
     loop = asyncio.get_running_loop()
     until_s = loop.time() + within_s
     while not all(there(session) or session.gone for session in server.sessions.values()):

@@ -11,7 +11,7 @@ from typing import Any
 from tidings.errors import BarrierTimeout, NodeDied, RecordError, RunError
 from tidings.v1 import control_pb2 as pb
 from tidings.v1 import records_pb2 as records
-from tidings_coordinator.control.closing import close_links
+from tidings_coordinator.control.closing import close_links, until_all
 from tidings_coordinator.control.conducted import Conducted, Progress
 from tidings_coordinator.control.entrance import Entrance
 from tidings_coordinator.control.measuring import check_open, judged, measure
@@ -314,12 +314,8 @@ class Conductor:
         began = self._state.started
         if began:
             await close_links(self._server, _FINISH_S, self._again)
-        deadline = time.monotonic() + (_FINISH_S if began else 0.0)
-        while not all(s.final is not None or s.gone for s in self._sessions):
-            self._server.changed.clear()
-            if self._again() or time.monotonic() > deadline:
-                break
-            await self._server.wait(_SHOW_S)
+        within_s = _FINISH_S if began else 0.0
+        await until_all(self._server, within_s, self._again, lambda s: s.final is not None)
         self._take_records()
         self._faults.look()
         for session in self._sessions:
@@ -327,12 +323,7 @@ class Conductor:
                 self._directory.final(session.final)
             session.send(pb.CoordinatorMessage(shutdown=pb.Shutdown()))
         linger_s = self._run.experiment.metrics.linger
-        deadline = time.monotonic() + linger_s + 2.0
-        while not all(s.gone for s in self._sessions) and time.monotonic() < deadline:
-            self._server.changed.clear()
-            if self._again():
-                break
-            await self._server.wait(_SHOW_S)
+        await until_all(self._server, linger_s + 2.0, self._again, lambda s: s.gone)
 
     def _again(self) -> bool:
         """Whether the user has lost patience with the winding up."""
